@@ -1,0 +1,260 @@
+"""The composition root: builds the parts, joins them, runs them in one TaskGroup, and takes them down in order."""
+
+import asyncio
+import errno
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from . import __version__
+from .chain.linker import Linker
+from .chain.reader import ChainReader
+from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name
+from .chain.source import ChainSource
+from .config import ChainSettings, Settings
+from .domain.errors import ConfigError, RtserverError
+from .domain.ids import Address, ChainId
+from .edge.health import Health
+from .edge.pages import page_routes
+from .edge.problems import problem_middleware
+from .edge.rest import Rest, ServedChain
+from .edge.ws import Sockets, tick_forever
+from .engine.core import EngineCore
+from .engine.runner import ChainRunner
+from .hub.hub import Hub, Limits
+from .obs.metrics import Metrics
+from .protocols.addresses import checksum, parse_address
+from .protocols.channels import Channel
+from .protocols.registry import adapters
+from .wire.codes import CloseCode
+from .worth.pool_prices import PoolPrices
+
+__all__ = ["run_server"]
+
+log = structlog.get_logger(__name__)
+
+# After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
+_DRAIN_S: Final = 2.0
+# Clients that were said bye to come back spread over this time.
+_BYE_SPREAD_MS: Final = 5000
+# A chain that is not known by id: a guess that only limits derive from.
+_DEFAULT_BLOCK_TIME_S: Final = 12.0
+
+
+class _Router:
+    """Sends wishes to the engine of their chain."""
+
+    def __init__(self) -> None:
+        self.runners: dict[ChainId, ChainRunner] = {}
+
+    def want(self, channel: Channel) -> None:
+        """Open a channel as soon as its state has been read."""
+        self.runners[channel.chain_id].want(channel)
+
+    def unwant(self, channel: Channel) -> None:
+        """Close a channel."""
+        self.runners[channel.chain_id].unwant(channel)
+
+
+class _Chain:
+    """The parts of one chain."""
+
+    def __init__(self, settings: ChainSettings, chain_id: ChainId, hub: Hub, metrics: Metrics) -> None:
+        known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
+        first = next((deployment for deployment in known.values() if deployment is not None), None)
+        self.chain_id = chain_id
+        self.name = settings.name or (first.chain_name if first else f"chain-{chain_id}")
+        stablecoins = settings.stablecoins
+        if stablecoins is None:
+            stablecoins = tuple(map(parse_address, first.stablecoins)) if first else ()
+        dollars = [Address(token) for token in stablecoins]
+        block_time_s = settings.block_time_s or (first.block_time_s if first else _DEFAULT_BLOCK_TIME_S)
+        self.head_limit_s = settings.head_limit_s or max(20.0, 6 * block_time_s)
+
+        books = {}
+        self.protocols: list[dict[str, str]] = []
+        if settings.protocols is not None:
+            for protocol in settings.protocols:
+                code_hash = protocol.init_code_hash
+                books[protocol.kind] = adapters()[protocol.kind].build(
+                    chain_id,
+                    Address(protocol.factory),
+                    Address(protocol.position_manager),
+                    None if code_hash is None else bytes.fromhex(code_hash[2:]),
+                    dollars,
+                )
+                self._describe(protocol.kind, protocol.factory, protocol.position_manager)
+        else:
+            for kind, deployment in known.items():
+                if deployment is not None:
+                    factory, manager = map(parse_address, (deployment.factory, deployment.position_manager))
+                    books[kind] = adapters()[kind].build(chain_id, factory, manager, None, dollars)
+                    self._describe(kind, factory, manager)
+        if not books:
+            raise ConfigError(
+                f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
+                "[[chains.protocols]] (kind, factory, position_manager), and give it through --config"
+            )
+
+        urls = settings.urls
+        timeout_s = settings.rpc_timeout_s
+        # HTTP first: a read that fails there fails alone.
+        http = [url for url in urls if url.startswith("http")]
+        ws = [url for url in urls if url.startswith("ws")]
+        endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=timeout_s) for url in http]
+        if not endpoints:
+            endpoints += [WsEndpoint(url, timeout_s=timeout_s) for url in ws]
+        self.reader = ChainReader(self.name, endpoints, metrics)
+        self.source = ChainSource(
+            chain_id=chain_id,
+            name=self.name,
+            ws_urls=ws,
+            reader=self.reader,
+            # With a subscription, polling is the net under it; without one, it is the way.
+            silence_s=max(2.5 * block_time_s, 2.0) if ws else min(max(block_time_s / 3, 0.2), 4.0),
+            connect_timeout_s=timeout_s,
+            metrics=metrics,
+            linker=Linker(),
+        )
+        self.runner = ChainRunner(
+            name=self.name,
+            core=EngineCore(chain_id, books, PoolPrices(dollars)),
+            source=self.source,
+            reader=self.reader,
+            sink=hub,
+            metrics=metrics,
+        )
+
+    def _describe(self, kind: str, factory: str, manager: str) -> None:
+        self.protocols.append(
+            {
+                "kind": kind,
+                "factory": checksum(Address(factory)),
+                "positionManager": checksum(Address(manager)),
+            }
+        )
+
+
+async def _chain_ids(settings: Settings, metrics: Metrics) -> list[ChainId]:
+    """Return every chain's id, asking its endpoints where the settings don't say.
+
+    Raises:
+        ConfigError: An endpoint reports another chain than the settings name, or none answers.
+    """
+    ids: list[ChainId] = []
+    for chain in settings.chains:
+        if chain.id is not None:
+            ids.append(ChainId(chain.id))
+            continue
+        endpoints: list[Endpoint] = [
+            HttpEndpoint(url, timeout_s=chain.rpc_timeout_s)
+            if url.startswith("http")
+            else WsEndpoint(url, timeout_s=chain.rpc_timeout_s)
+            for url in chain.urls
+        ]
+        reader = ChainReader("?", endpoints, metrics)
+        try:
+            ids.append(ChainId(await reader.chain_id()))
+        except RtserverError as error:
+            names = ", ".join(endpoint_name(url) for url in chain.urls)
+            raise ConfigError(f"{names}: asked for its chain id, got no answer ({error})") from error
+        finally:
+            await reader.close()
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"each chain may be named once; got {', '.join(map(str, ids))}")
+    return ids
+
+
+def _build(
+    settings: Settings, ids: list[ChainId], metrics: Metrics
+) -> tuple[list[_Chain], Hub, web.Application, Health, Sockets]:
+    router = _Router()
+    limits = settings.limits
+    hub = Hub(router, Limits(**limits.model_dump()), metrics)
+    chains = [
+        _Chain(chain_settings, chain_id, hub, metrics)
+        for chain_settings, chain_id in zip(settings.chains, ids, strict=True)
+    ]
+    router.runners = {chain.chain_id: chain.runner for chain in chains}
+    served: Mapping[int, ServedChain] = {
+        chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s) for chain in chains
+    }
+    rest = Rest(hub, served, __version__, settings.dashboard.owners)
+    health = Health(hub, served, metrics)
+    sockets = Sockets(hub, rest, settings.origins)
+    app = web.Application(middlewares=[problem_middleware(metrics, settings.origins)])
+    app.add_routes([*rest.routes(), *health.routes(), *sockets.routes()])
+    if settings.dashboard.enabled:
+        app.add_routes(page_routes())
+    return chains, hub, app, health, sockets
+
+
+async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until `stop` is set, then say bye and close everything within five seconds.
+
+    Args:
+        settings: All settings.
+        stop: Set from outside, by a signal.
+        on_ready: Called with the address once clients can connect.
+
+    Raises:
+        ConfigError: A port is taken, or a chain can't be what the settings say.
+    """
+    metrics = Metrics()
+    ids = await _chain_ids(settings, metrics)
+    chains, hub, app, health, sockets = _build(settings, ids, metrics)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+    try:
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(_explain_bind(error, settings)) from error
+        address = runner.addresses[0]
+        url = f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}"
+        log.info("serving", url=url, chains=[chain.name for chain in chains])
+        if on_ready is not None:
+            on_ready(url)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(tick_forever(hub), name="tick")]
+            for chain in chains:
+                tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
+                tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
+            await stop.wait()
+            health.is_draining = sockets.is_draining = True
+            log.info("shutting down", connections=sum(1 for _ in hub.sessions))
+            await _drain(hub)
+            for task in tasks:
+                task.cancel()
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await runner.cleanup()
+        for chain in chains:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await chain.reader.close()
+
+
+async def _drain(hub: Hub) -> None:
+    """Say bye to every client and give the last bytes time to leave."""
+    hub.say_bye(CloseCode.SHUTDOWN, lambda: random.randrange(_BYE_SPREAD_MS))
+    deadline = asyncio.get_running_loop().time() + _DRAIN_S
+    while any(True for _ in hub.sessions) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+    for session in list(hub.sessions):
+        session.outlet.abort()
+
+
+def _explain_bind(error: OSError, settings: Settings) -> str:
+    where = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: choose another port with --port or RTSERVER_PORT"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{where}: not allowed to listen there; ports under 1024 need privileges, choose another with --port"
+    return f"{where}: cannot listen there ({error.strerror}); check --host"

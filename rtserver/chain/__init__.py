@@ -1,0 +1,1 @@
+"""Following a chain: endpoints, heads, links between blocks, logs and batched reads."""

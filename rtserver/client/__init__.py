@@ -1,0 +1,40 @@
+"""The Python client: exact copies of channels, proved, healed and resumed, as async iterators."""
+
+from .client import RtClient
+from .errors import ConnectFailed, ConnectionEnded, SubscribeTimeout
+from .events import (
+    Beat,
+    BlockUpdate,
+    Connected,
+    Disconnected,
+    Event,
+    Failed,
+    Finalized,
+    Mismatch,
+    Stats,
+    Update,
+)
+from .retry import Backoff
+from .session import Session
+from .subscription import EventFeed, Subscription
+
+__all__ = [
+    "Backoff",
+    "Beat",
+    "BlockUpdate",
+    "ConnectFailed",
+    "Connected",
+    "ConnectionEnded",
+    "Disconnected",
+    "Event",
+    "EventFeed",
+    "Failed",
+    "Finalized",
+    "Mismatch",
+    "RtClient",
+    "Session",
+    "Stats",
+    "SubscribeTimeout",
+    "Subscription",
+    "Update",
+]

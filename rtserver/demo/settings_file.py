@@ -1,0 +1,26 @@
+"""The server's settings for a local deployment, as the file that `rtserver serve --config` reads. Pure."""
+
+from __future__ import annotations
+
+from eth_utils.address import to_checksum_address
+
+from .deployment import Deployment
+
+__all__ = ["settings_toml"]
+
+
+def settings_toml(deployment: Deployment, *, ws_url: str, http_url: str, name: str = "local") -> str:
+    """Return the TOML text: one chain, its two endpoints, its dollars and its Uniswap v3."""
+    dollars = ", ".join(f'"{to_checksum_address(address)}"' for address in deployment.stablecoins)
+    return f"""\
+[[chains]]
+id = {deployment.chain_id}
+name = "{name}"
+rpc = ["{ws_url}", "{http_url}"]
+stablecoins = [{dollars}]
+
+[[chains.protocols]]
+kind = "uniswap-v3"
+factory = "{to_checksum_address(deployment.factory)}"
+position_manager = "{to_checksum_address(deployment.position_manager)}"
+"""

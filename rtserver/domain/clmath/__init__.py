@@ -1,0 +1,1 @@
+"""Concentrated-liquidity arithmetic on exact integers, rounding as the contracts round."""

@@ -1,0 +1,28 @@
+"""What computing hands to delivering: everything that one step of a chain changed, as values."""
+
+from dataclasses import dataclass, field
+
+from .chain import Header, Rollback
+from .diff import Change, State
+from .errors import ClientError
+from .ids import ChainId
+
+__all__ = ["BlockUpdate"]
+
+
+@dataclass(slots=True, kw_only=True)
+class BlockUpdate:
+    """One consistent step: after it, every channel's state is that of `header`.
+
+    `changes` are for channels with a state; `opened` gives the first state of channels that were wanted;
+    `refused` says why others will never have one. Objects may be shared between channels and are
+    the engine's own: whoever keeps one copies it.
+    """
+
+    chain_id: ChainId
+    header: Header
+    rollback: Rollback | None = None
+    is_new_head: bool = True
+    changes: dict[str, Change] = field(default_factory=dict)
+    opened: dict[str, State] = field(default_factory=dict)
+    refused: dict[str, ClientError] = field(default_factory=dict)

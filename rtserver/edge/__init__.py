@@ -1,0 +1,1 @@
+"""The edge: HTTP and WebSocket for clients, health for operators, the page for people."""

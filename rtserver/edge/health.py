@@ -1,0 +1,68 @@
+"""Health at a glance: alive, ready or why not, and the metrics."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ..domain.ids import ChainId
+from ..hub.hub import Hub
+from ..obs.metrics import Metrics
+from .problems import json_response
+from .rest import ServedChain
+
+__all__ = ["Health"]
+
+
+class Health:
+    """Answers for orchestrators and operators."""
+
+    def __init__(self, hub: Hub, chains: Mapping[int, ServedChain], metrics: Metrics) -> None:
+        self._hub = hub
+        self._chains = chains
+        self._metrics = metrics
+        self.is_draining = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [
+            web.get("/health/live", self.live),
+            web.get("/health/ready", self.ready),
+            web.get("/metrics", self.metrics),
+        ]
+
+    async def live(self, request: web.Request) -> web.Response:
+        """Answer that the event loop turns."""
+        return json_response({"status": "live"})
+
+    def _chain(self, chain: ServedChain) -> dict[str, Any]:
+        header = self._hub.head(ChainId(chain.chain_id))
+        report: dict[str, Any] = {"chainId": chain.chain_id, "name": chain.name, "ready": False}
+        if header is None:
+            return {**report, "reason": "no head yet: no endpoint has answered"}
+        age_s = (self._hub.head_age_ms(chain.chain_id) or 0) / 1000
+        report |= {
+            "head": {"number": header.number, "hash": header.hash, "timestamp": header.timestamp},
+            "ageMs": int(age_s * 1000),
+            "behindMs": max(int((time.time() - header.timestamp) * 1000), 0),
+            "limitMs": int(chain.head_limit_s * 1000),
+        }
+        if age_s > chain.head_limit_s:
+            return {**report, "reason": f"no new head for {age_s:.0f} s, the limit is {chain.head_limit_s:.0f} s"}
+        return {**report, "ready": True}
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Answer 200 when every chain's head is fresh, else 503 with the reason."""
+        reports = [self._chain(chain) for chain in self._chains.values()]
+        ready = not self.is_draining and all(report["ready"] for report in reports)
+        body: dict[str, Any] = {"status": "ready" if ready else "not ready", "chains": reports}
+        if self.is_draining:
+            body["reason"] = "shutting down"
+        return json_response(body, status=200 if ready else 503)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Answer all metrics in the Prometheus text format."""
+        return web.Response(
+            body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )

@@ -1,0 +1,232 @@
+"""REST: the first load, in the very state that the socket goes on from.
+
+Every answer is read from an open channel; a closed one is opened and waited for. While the node is away
+the last state is served with its age.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ..domain.diff import JsonObject
+from ..domain.errors import ClientError
+from ..domain.ids import ChainId, TokenId
+from ..domain.text import cents_text
+from ..hub.hub import Hub
+from ..hub.stream import Stream
+from ..protocols.addresses import checksum, parse_address
+from ..protocols.channels import Channel, OwnerChannel, PositionChannel, parse_channel
+from .problems import json_response
+
+__all__ = ["Rest", "ServedChain"]
+
+
+class ServedChain:
+    """What the interface says about a chain that is served."""
+
+    def __init__(self, chain_id: ChainId, name: str, protocols: list[dict[str, str]], head_limit_s: float) -> None:
+        self.chain_id = chain_id
+        self.name = name
+        self.protocols = protocols
+        self.head_limit_s = head_limit_s
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Return the protocols served on the chain."""
+        return frozenset(protocol["kind"] for protocol in self.protocols)
+
+
+class Rest:
+    """The REST interface of one process."""
+
+    def __init__(self, hub: Hub, chains: Mapping[int, ServedChain], version: str, owners: tuple[str, ...]) -> None:
+        self._hub = hub
+        self._chains = chains
+        self._version = version
+        self._owners = owners
+
+    @property
+    def known(self) -> dict[int, frozenset[str]]:
+        """Return the protocols served, by chain id."""
+        return {chain_id: chain.kinds for chain_id, chain in self._chains.items()}
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [
+            web.get("/api/v1/positions/summary", self.summary),
+            web.get("/api/v1/positions/{tokenId}/details", self.details),
+            web.get("/api/v1/snapshot", self.snapshot),
+            web.get("/api/v1/info", self.info),
+            web.get("/api/v1/owners", self.owners),
+        ]
+
+    # --- parameters -----------------------------------------------------------------------------------
+
+    def _chain_id(self, request: web.Request) -> ChainId:
+        text = request.query.get("chainId")
+        served = ", ".join(map(str, sorted(self._chains)))
+        if text is None:
+            if len(self._chains) == 1:
+                return ChainId(next(iter(self._chains)))
+            raise ClientError("bad_request", f"several chains are served: add chainId, one of {served}")
+        if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) not in self._chains:
+            raise ClientError("bad_request", f"chainId {text[:40]!r} is not served here; served are {served}")
+        return ChainId(int(text))
+
+    def position_channel(self, request: web.Request) -> PositionChannel:
+        """Return the channel that a path with a token id and a query mean.
+
+        Raises:
+            ClientError: `bad_request`.
+        """
+        chain_id = self._chain_id(request)
+        kinds = sorted(self._chains[chain_id].kinds)
+        protocol = request.query.get("protocol") or kinds[0]
+        if len(kinds) > 1 and "protocol" not in request.query:
+            raise ClientError("bad_request", f"several protocols are served: add protocol, one of {', '.join(kinds)}")
+        try:
+            channel = parse_channel(f"position:{chain_id}:{protocol}:{request.match_info['tokenId']}", self.known)
+        except ClientError as error:
+            raise ClientError("bad_request", error.message) from error
+        assert isinstance(channel, PositionChannel)
+        return channel
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    async def open(self, channel: Channel) -> Stream:
+        """Return a channel's stream, opening it where needed.
+
+        Raises:
+            ClientError: `load_timeout`, `chain_unavailable`, or why the channel can't be.
+        """
+        stream = self._hub.peek(channel)
+        if stream is not None:
+            return stream
+        opened: asyncio.Future[Stream | ClientError] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Stream | ClientError) -> None:
+            if not opened.done():
+                opened.set_result(result)
+
+        self._hub.when_open(channel, settle)
+        result = await opened
+        if isinstance(result, ClientError):
+            raise result
+        return result
+
+    def _anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
+        header = self._hub.head(chain_id)
+        assert header is not None
+        block = {"number": header.number, "hash": header.hash, "timestamp": header.timestamp}
+        return block, self._hub.head_age_ms(chain_id) or 0
+
+    # --- answers --------------------------------------------------------------------------------------
+
+    async def summary(self, request: web.Request) -> web.Response:
+        """Answer all positions of an owner, and what they are worth together."""
+        text = request.query.get("owner")
+        if not text:
+            raise ClientError("bad_request", "owner is required: /api/v1/positions/summary?owner=0x…")
+        owner = parse_address(text, what="owner")
+        chain_id = self._chain_id(request)
+        stream = await self.open(OwnerChannel(chain_id, owner))
+        positions = sorted(stream.state.values(), key=lambda position: int(str(position["tokenId"])))
+        block, age_ms = self._anchor(chain_id)
+        total, unpriced = _total(positions)
+        body = {
+            "owner": checksum(owner),
+            "chainId": chain_id,
+            "block": block,
+            "ageMs": age_ms,
+            "positions": positions,
+            "totalValueUSD": total,
+            "unpriced": unpriced,
+        }
+        return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
+
+    async def details(self, request: web.Request) -> web.Response:
+        """Answer everything that is known of one position; what is not known yet is null."""
+        channel = self.position_channel(request)
+        stream = await self.open(channel)
+        position = stream.state.get(str(channel.token_id))
+        block, age_ms = self._anchor(channel.chain_id)
+        if position is None:
+            raise ClientError("not_found", _missing(channel.token_id, block["number"]))
+        body = {
+            **position,
+            "block": block,
+            "ageMs": age_ms,
+            "apr": None,
+            "earnedAmountUSD": None,
+            "rewards": None,
+            "fees": {
+                "amount0": position["fees0"],
+                "amount1": position["fees1"],
+                "collectable0": position["collectable0"],
+                "collectable1": position["collectable1"],
+                "usd": position["feesUSD"],
+            },
+        }
+        return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        """Answer a channel's state with the cursor from which a socket goes on."""
+        name = request.query.get("channel")
+        if not name:
+            raise ClientError("bad_request", "channel is required: /api/v1/snapshot?channel=owner:1:0x…")
+        channel = parse_channel(name, self.known)
+        stream = await self.open(channel)
+        block, age_ms = self._anchor(channel.chain_id)
+        # Weak: the block moves on while the state stays what it is.
+        etag = f'W/"{stream.cursor}"'
+        headers = {"ETag": etag, "Age": str(age_ms // 1000), "Cache-Control": "no-cache"}
+        asked = [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]
+        if etag in asked or etag.removeprefix("W/") in asked or "*" in asked:
+            return web.Response(status=304, headers=headers)
+        body = {
+            "channel": channel.name,
+            "epoch": stream.epoch,
+            "seq": stream.seq,
+            "block": block,
+            "ageMs": age_ms,
+            "state": stream.state,
+            "checksum": stream.checksum(),
+            "cursor": stream.cursor,
+        }
+        return json_response(body, headers=headers)
+
+    async def info(self, request: web.Request) -> web.Response:
+        """Answer what is served here."""
+        chains = [
+            {"chainId": chain.chain_id, "name": chain.name, "protocols": chain.protocols}
+            for chain in self._chains.values()
+        ]
+        return json_response({"version": self._version, "chains": chains})
+
+    async def owners(self, request: web.Request) -> web.Response:
+        """Answer the owners that the page offers to look at, with their number of positions where known."""
+        entries = []
+        for owner in self._owners:
+            address = parse_address(owner)
+            streams = (self._hub.peek(OwnerChannel(ChainId(chain_id), address)) for chain_id in self._chains)
+            known = [len(stream.state) for stream in streams if stream is not None]
+            entries.append({"owner": checksum(address), "positions": sum(known) if known else None})
+        return json_response({"owners": entries})
+
+
+def _missing(token_id: TokenId, block: int) -> str:
+    return f"no position {token_id} at block {block}: it was burned, or it was never minted"
+
+
+def _total(positions: list[JsonObject]) -> tuple[str | None, list[str]]:
+    """Return the sum of all known values, null where none is known, and the positions it leaves out."""
+    cents, unpriced = 0, []
+    for position in positions:
+        value = position["valueUSD"]
+        if isinstance(value, str):
+            cents += int(value.replace(".", ""))
+        else:
+            unpriced.append(str(position["tokenId"]))
+    return (None if positions and len(unpriced) == len(positions) else cents_text(cents)), unpriced

@@ -1,0 +1,190 @@
+"""The client socket: aiohttp does the handshake and the reading, frames go straight to the transport.
+
+Decides what a client's message means and how fast it may send; everything else is the hub's.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from typing import Final, Protocol, assert_never
+
+import msgspec
+import structlog
+from aiohttp import WSMsgType, web
+
+from ..domain.errors import ClientError
+from ..hub.hub import Hub
+from ..hub.session import Session
+from ..protocols.channels import Channel, parse_channel
+from ..wire.codes import CloseCode
+from ..wire.messages import Auth, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
+from .problems import problem
+from .rest import Rest
+
+__all__ = ["Sockets"]
+
+log = structlog.get_logger(__name__)
+
+# A client that goes on sending this many messages over its rate is sent away.
+_RATE_STRIKES: Final = 50
+
+
+class _Bucket:
+    """How many messages a client may still send: `burst` at once, `rate` a second."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate", "strikes")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate, self._burst, self._left, self._at = rate, burst, float(burst), now
+        self.strikes = 0
+
+    def take(self, now: float) -> float:
+        """Return 0 and take one, or the seconds until one is there."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left >= 1:
+            self._left -= 1
+            self.strikes = 0
+            return 0.0
+        self.strikes += 1
+        return (1 - self._left) / self._rate
+
+
+class _Transport(Protocol):
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+class Sockets:
+    """All client sockets of one process."""
+
+    def __init__(self, hub: Hub, rest: Rest, origins: tuple[str, ...]) -> None:
+        self._hub = hub
+        self._rest = rest
+        self._origins = origins
+        self._by_ip: Counter[str] = Counter()
+        self.is_draining = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [web.get("/ws", self.serve), web.get("/ws/positions/{tokenId}", self.serve)]
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Serve one socket until it ends."""
+        if self.is_draining:
+            return problem(503, "chain_unavailable", "shutting down; try again", {"Retry-After": "2"})
+        origin = request.headers.get("Origin")
+        if origin is not None and "*" not in self._origins and origin not in self._origins:
+            return problem(403, "forbidden", f"pages of {origin[:200]} may not connect here; see the setting origins")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return problem(426, "bad_request", "this is a WebSocket: connect with ws://", {"Upgrade": "websocket"})
+        first: Channel | None = self._rest.position_channel(request) if "tokenId" in request.match_info else None
+        ip = request.remote or "?"
+        limits = self._hub.limits
+        too_many = self._by_ip[ip] >= limits.connections_per_ip
+        socket = web.WebSocketResponse(compress=False, max_msg_size=limits.message_bytes, autoclose=True)
+        await socket.prepare(request)
+        if too_many:
+            await socket.close(code=CloseCode.TOO_MANY_CONNECTIONS, message=b"too many connections from this address")
+            return socket
+        transport = request.transport
+        assert transport is not None
+        self._by_ip[ip] += 1
+        session = self._open(transport)
+        try:
+            if first is not None:
+                self._hub.subscribe(session, first, None, None)
+            await self._read(socket, session)
+        finally:
+            self._hub.close(session)
+            self._by_ip[ip] -= 1
+            if not self._by_ip[ip]:
+                del self._by_ip[ip]
+        return socket
+
+    def _open(self, transport: _Transport) -> Session:
+        def end(code: CloseCode) -> None:
+            if code is CloseCode.SLOW:
+                # What is unsent would be waited for: a slow client gets nothing more.
+                transport.abort()
+                return
+            if not transport.is_closing():
+                transport.write(b"\x88\x02" + int(code).to_bytes(2, "big"))
+                transport.close()
+
+        session = Session(secrets.token_hex(8), transport, time.monotonic(), end)
+        self._hub.open(session)
+        return session
+
+    async def _read(self, socket: web.WebSocketResponse, session: Session) -> None:
+        limits = self._hub.limits
+        bucket = _Bucket(limits.messages_per_s, limits.burst, time.monotonic())
+        async for message in socket:
+            if session.closing:
+                return
+            if message.type is not WSMsgType.TEXT:
+                session.close(CloseCode.BAD_FRAME)
+                return
+            wait_s = bucket.take(time.monotonic())
+            if wait_s:
+                if bucket.strikes > _RATE_STRIKES:
+                    session.close(CloseCode.RATE)
+                    return
+                text = f"at most {limits.messages_per_s:g} messages a second, {limits.burst} at once"
+                error = ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1)
+                self._hub.reply_error(session, error, _id_of(message.data))
+                continue
+            self._handle(session, message.data)
+
+    def _handle(self, session: Session, text: str) -> None:
+        try:
+            message = decode_client(text)
+        except msgspec.DecodeError as error:
+            self._hub.reply_error(session, ClientError("bad_request", str(error)), _id_of(text))
+            return
+        try:
+            self._do(session, message)
+        except ClientError as error:
+            self._hub.reply_error(session, error, message.id)
+
+    def _do(self, session: Session, message: ClientMessage) -> None:
+        match message:
+            case Subscribe():
+                channel = parse_channel(message.channel, self._rest.known)
+                self._hub.subscribe(session, channel, message.id, message.cursor)
+            case Unsubscribe():
+                self._hub.unsubscribe(session, parse_channel(message.channel, self._rest.known), message.id)
+            case Resync():
+                log.info(
+                    "client resyncs", client=session.name, channel=message.channel[:120], reason=message.reason[:200]
+                )
+                self._hub.resync(session, parse_channel(message.channel, self._rest.known), message.id)
+            case Pong():
+                session.awaiting_pong_since = None
+            case Auth() | Refresh():
+                raise ClientError("bad_request", "this server takes no tokens: everything is public, just subscribe")
+            case _:
+                assert_never(message)
+
+
+class _OnlyId(msgspec.Struct):
+    id: int | str | None = None
+
+
+def _id_of(text: str) -> int | str | None:
+    """Return the id of a message that may be anything, so that its sender can tell which one failed."""
+    try:
+        return msgspec.json.decode(text, type=_OnlyId).id
+    except msgspec.DecodeError:
+        return None
+
+
+async def tick_forever(hub: Hub, every_s: float = 0.1) -> None:
+    """Give the hub the time. Laggards are looked after ten times a second."""
+    while True:
+        await asyncio.sleep(every_s)
+        hub.tick()

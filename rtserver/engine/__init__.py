@@ -1,0 +1,1 @@
+"""The engine: one chain's books, kept exact block by block."""

@@ -1,0 +1,270 @@
+"""One chain's books and channels: wishes in, what to read out; events and answers in, changes out. Pure.
+
+Decides which channels a changed position belongs to. Never reads and never delivers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, assert_never
+
+from ..domain.chain import Header, Log, Rollback
+from ..domain.diff import Change, JsonObject, State
+from ..domain.errors import ClientError
+from ..domain.ids import Address, BlockHash, ChainId, TokenId
+from ..domain.update import BlockUpdate
+from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
+from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
+from .ports import Pricer
+
+__all__ = ["EngineCore", "head_object"]
+
+_HEAD_KEY: Final = "head"
+
+
+def head_object(header: Header) -> JsonObject:
+    """Return what the `head:` channel shows of a block; the timestamp is in seconds."""
+    return {
+        "number": header.number,
+        "hash": header.hash,
+        "parentHash": header.parent_hash,
+        "timestamp": header.timestamp,
+    }
+
+
+class EngineCore:
+    """The state of one chain."""
+
+    def __init__(self, chain_id: ChainId, books: Mapping[str, Book], pricer: Pricer) -> None:
+        self._chain_id = chain_id
+        self._books = dict(books)
+        self._pricer = pricer
+        self._open: dict[str, Channel] = {}
+        self._opening: dict[str, Channel] = {}
+        self._open_positions: dict[tuple[str, TokenId], str] = {}
+        self._open_owners: dict[Address, str] = {}
+
+    # --- wishes ---------------------------------------------------------------------------------------
+
+    def want(self, channel: Channel) -> None:
+        """Open a channel as soon as its state has been read. Wanting twice changes nothing."""
+        if channel.name in self._open or channel.name in self._opening:
+            return
+        self._opening[channel.name] = channel
+        match channel:
+            case PositionChannel():
+                self._books[channel.protocol].want_position(channel.token_id)
+            case OwnerChannel():
+                for book in self._books.values():
+                    book.want_owner(channel.owner)
+            case PoolChannel():
+                for book in self._books.values():
+                    book.want_pool(channel.pool)
+            case HeadChannel():
+                pass
+            case _:
+                assert_never(channel)
+
+    def unwant(self, channel: Channel) -> None:
+        """Close a channel and stop tracking what only it needed."""
+        opened = self._open.pop(channel.name, None) or self._opening.pop(channel.name, None)
+        if opened is None:
+            return
+        match channel:
+            case PositionChannel():
+                self._open_positions.pop((channel.protocol, channel.token_id), None)
+                self._books[channel.protocol].unwant_position(channel.token_id)
+            case OwnerChannel():
+                self._open_owners.pop(channel.owner, None)
+                for book in self._books.values():
+                    book.unwant_owner(channel.owner)
+            case PoolChannel():
+                for book in self._books.values():
+                    book.unwant_pool(channel.pool)
+            case HeadChannel():
+                pass
+            case _:
+                assert_never(channel)
+
+    @property
+    def is_opening(self) -> bool:
+        """Return whether a channel waits for its state."""
+        return bool(self._opening)
+
+    def tracked(self) -> dict[str, int]:
+        """Return how much is tracked, by kind."""
+        totals: dict[str, int] = {"channels": len(self._open)}
+        for book in self._books.values():
+            for kind, count in book.tracked.items():
+                totals[kind] = totals.get(kind, 0) + count
+        return totals
+
+    # --- the chain ------------------------------------------------------------------------------------
+
+    def log_filter(self) -> LogFilter:
+        """Return which logs the next block's query must hold."""
+        filters = [book.log_filter() for book in self._books.values()]
+        if len(filters) == 1:
+            return filters[0]
+        return LogFilter(
+            frozenset().union(*(f.addresses for f in filters)), frozenset().union(*(f.topics for f in filters))
+        )
+
+    def fold(self, block_hash: BlockHash, logs: Sequence[Log]) -> None:
+        """Take a block's logs."""
+        for book in self._books.values():
+            wanted = book.log_filter().addresses
+            mine = logs if len(self._books) == 1 else [log for log in logs if log.address in wanted]
+            book.fold(block_hash, mine)
+
+    def unwind(self, block_hashes: Sequence[BlockHash]) -> None:
+        """Undo blocks, newest first."""
+        for book in self._books.values():
+            book.unwind(block_hashes)
+
+    def forget(self, headers: Iterable[Header]) -> None:
+        """Drop the memory of blocks that are too deep to be undone."""
+        for header in headers:
+            for book in self._books.values():
+                book.forget(header.hash)
+
+    def mark_all(self) -> None:
+        """Mark everything as stale."""
+        for book in self._books.values():
+            book.mark_all()
+
+    def is_settled(self) -> bool:
+        """Return whether everything that blocks touched has been read."""
+        return all(book.is_settled() for book in self._books.values())
+
+    def plan(self, load_budget: int) -> Plan:
+        """Return the next reads over all books."""
+        plan = Plan()
+        for book in self._books.values():
+            part = book.plan(max(load_budget - len(plan.calls), 0))
+            plan.calls += part.calls
+            plan.keys.append((book, part))
+        return plan
+
+    def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
+        """Take the answers to a plan."""
+        start = 0
+        for book, part in plan.keys:
+            book.absorb(part, results[start : start + len(part.calls)])
+            start += len(part.calls)
+
+    def history_query(self) -> tuple[Book, HistoryQuery] | None:
+        """Return past logs that a book wants, or None."""
+        for book in self._books.values():
+            query = book.history_query()
+            if query is not None:
+                return book, query
+        return None
+
+    # --- changes --------------------------------------------------------------------------------------
+
+    def evaluate(self, header: Header, rollback: Rollback | None, *, is_new_head: bool) -> BlockUpdate:
+        """Return everything that changed since the last evaluation, and the channels that became ready."""
+        update = BlockUpdate(chain_id=self._chain_id, header=header, rollback=rollback, is_new_head=is_new_head)
+        for kind, book in self._books.items():
+            repriced = self._pricer.update(book.quotes(), book.decimals)
+            self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced), update.changes)
+        head_name = f"head:{self._chain_id}"
+        if is_new_head and head_name in self._open:
+            update.changes[head_name] = Change(patch={_HEAD_KEY: head_object(header)})
+        for name, channel in list(self._opening.items()):
+            try:
+                state = self._state(channel, header)
+            except ClientError as error:
+                self.unwant(channel)
+                update.refused[name] = error
+                continue
+            if state is not None:
+                del self._opening[name]
+                self._open[name] = channel
+                self._register(name, channel)
+                update.opened[name] = state
+        return update
+
+    def _register(self, name: str, channel: Channel) -> None:
+        if isinstance(channel, PositionChannel):
+            self._open_positions[channel.protocol, channel.token_id] = name
+        elif isinstance(channel, OwnerChannel):
+            self._open_owners[channel.owner] = name
+
+    def _state(self, channel: Channel, header: Header) -> State | None:
+        """Return a channel's whole state, None while something of it is unread."""
+        match channel:
+            case HeadChannel():
+                return {_HEAD_KEY: head_object(header)}
+            case PositionChannel():
+                book = self._books[channel.protocol]
+                if not book.position_ready(channel.token_id):
+                    return None
+                view = book.position(channel.token_id)
+                return {} if view is None else {str(channel.token_id): view}
+            case OwnerChannel():
+                if not all(book.owner_ready(channel.owner) for book in self._books.values()):
+                    return None
+                return {
+                    f"{kind}:{token_id}": view
+                    for kind, book in self._books.items()
+                    for token_id, view in book.positions_of(channel.owner).items()
+                }
+            case PoolChannel():
+                if not all(book.pool_ready(channel.pool) for book in self._books.values()):
+                    return None
+                views = [view for book in self._books.values() if (view := book.pool(channel.pool)) is not None]
+                if not views:
+                    raise ClientError(
+                        "bad_channel",
+                        f"{channel.name} is not a pool of a protocol that is served on chain {channel.chain_id}",
+                    )
+                return {str(views[0]["pool"]): views[0]}
+
+    def _distribute(self, kind: str, book: Book, result: Evaluation, changes: dict[str, Change]) -> None:
+        positions, owners = self._open_positions, self._open_owners
+
+        def change_of(name: str) -> Change:
+            change = changes.get(name)
+            if change is None:
+                change = changes[name] = Change()
+            return change
+
+        for token_id, owner in result.removed.items():
+            if (name := positions.get((kind, token_id))) is not None:
+                change_of(name).remove.append(str(token_id))
+            if (name := owners.get(owner)) is not None:
+                change_of(name).remove.append(f"{kind}:{token_id}")
+        for token_id, (before, after) in result.moved.items():
+            if before != after and (name := owners.get(before)) is not None:
+                change_of(name).remove.append(f"{kind}:{token_id}")
+        for token_id, view in result.sets.items():
+            if (name := positions.get((kind, token_id))) is not None:
+                _set(change_of(name), str(token_id), view)
+            if (name := owners.get(_owner(book, token_id))) is not None:
+                _set(change_of(name), f"{kind}:{token_id}", view)
+        for token_id, patch in result.patches.items():
+            if (name := positions.get((kind, token_id))) is not None:
+                change_of(name).patch[str(token_id)] = patch
+            if (name := owners.get(_owner(book, token_id))) is not None:
+                if token_id in result.moved:
+                    whole = book.position(token_id)
+                    assert whole is not None
+                    _set(change_of(name), f"{kind}:{token_id}", whole)
+                else:
+                    change_of(name).patch[f"{kind}:{token_id}"] = patch
+        for pool, view in result.pools.items():
+            name = PoolChannel(self._chain_id, pool).name
+            if name in self._open:
+                change_of(name).set[str(view["pool"])] = view
+
+
+def _set(change: Change, key: str, view: JsonObject) -> None:
+    change.set[key] = view
+    if key in change.remove:  # burned or moved away and back within one step
+        change.remove.remove(key)
+
+
+def _owner(book: Book, token_id: TokenId) -> Address:
+    owner = book.owner_of(token_id)
+    assert owner is not None
+    return owner

@@ -1,0 +1,61 @@
+"""What the engine needs from the world, declared by itself; app joins the pieces."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from ..domain.chain import ChainEvent, Header, Log
+from ..domain.ids import Address, BlockHash
+from ..domain.update import BlockUpdate
+from ..protocols.base import Call, LogFilter, Prices, QuotePool
+
+__all__ = ["Pricer", "Reader", "Sink", "Source"]
+
+
+class Reader(Protocol):
+    """Reads of one chain; see chain.reader."""
+
+    calls_sent: int
+
+    async def probe(self, head: Header) -> None:
+        """Find out how to batch calls."""
+
+    async def logs(self, blocks: Sequence[BlockHash], wanted: LogFilter) -> list[list[Log]]:
+        """Return each block's wanted logs."""
+
+    async def history(self, address: Address, topics: Sequence[Sequence[str]], until: Header) -> list[Log]:
+        """Return all past logs of an address up to a block."""
+
+    async def call(self, calls: Sequence[Call], block: BlockHash, purpose: str) -> list[bytes | None]:
+        """Return each static call's data at a block, None where it reverted."""
+
+
+class Source(Protocol):
+    """The chain's events; see chain.source."""
+
+    forgotten: list[Header]
+
+    async def start(self) -> Header:
+        """Return the head to begin with."""
+
+    async def next_event(self) -> ChainEvent:
+        """Wait for the head to move."""
+
+
+class Pricer(Protocol):
+    """Prices of tokens; see worth.pool_prices."""
+
+    @property
+    def prices(self) -> Prices:
+        """Return the prices as of the last update."""
+
+    def update(
+        self, quotes: Mapping[Address, Iterable[QuotePool]], decimals: Callable[[Address], int | None]
+    ) -> frozenset[Address]:
+        """Price these tokens anew; return those whose price changed."""
+
+
+class Sink(Protocol):
+    """Where updates go; see hub."""
+
+    def publish(self, update: BlockUpdate) -> None:
+        """Deliver a step. Synchronous: nothing comes between two steps."""

@@ -1,0 +1,263 @@
+"""The engine's shell: one loop per chain that turns events and wishes into published steps.
+
+Blocks and cold loads share one lane, so every answer is absorbed at the head it was read at. A load's call
+overlaps the log query of the block that arrives meanwhile, and its next round rides in that block's own
+call: a cold load never costs a block more than what is left of one round trip.
+Whatever fails is kept and tried again: logs not yet folded, reads still stale, a rollback not yet told.
+"""
+
+import asyncio
+import time
+from typing import Final, TypeAlias
+
+import structlog
+
+from ..domain.chain import ChainEvent, Header, Log, Reorged, Rollback
+from ..domain.errors import PermanentError, RetryableError
+from ..obs.metrics import Metrics
+from ..protocols.base import Book, HistoryQuery, Plan
+from ..protocols.bloom import may_hold
+from ..protocols.channels import Channel
+from .core import EngineCore
+from .ports import Reader, Sink, Source
+
+__all__ = ["ChainRunner"]
+
+log = structlog.get_logger(__name__)
+
+# Reads of cold loads per round: about 10 ms of a node's time, and what a block may carry along.
+_LOAD_BUDGET: Final = 400
+# A block settles in one or two rounds; a mint into an unknown pool in three.
+_MAX_ROUNDS: Final = 8
+_RETRY_S: Final = 0.25
+
+_Load: TypeAlias = asyncio.Task[tuple[Plan, list[bytes | None]] | None]
+
+
+class ChainRunner:
+    """Runs one chain's engine.
+
+    Args:
+        name: The chain's name in logs and metrics.
+        core: The state.
+        source: The chain's events.
+        reader: The chain's reads.
+        sink: Takes every published step.
+        metrics: Where blocks are measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        core: EngineCore,
+        source: Source,
+        reader: Reader,
+        sink: Sink,
+        metrics: Metrics,
+    ) -> None:
+        self._name = name
+        self._core = core
+        self._source = source
+        self._reader = reader
+        self._sink = sink
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._head: Header | None = None
+        self._unfolded: list[Header] = []
+        self._rollback: Rollback | None = None
+        self._unpublished = False
+        self._wanted = False
+        self._block_calls = 0
+        self._history: asyncio.Task[None] | None = None
+
+    @property
+    def head(self) -> Header | None:
+        """Return the head of the last published step."""
+        return self._head
+
+    def want(self, channel: Channel) -> None:
+        """Open a channel as soon as its state has been read."""
+        self._core.want(channel)
+        self._wanted = True
+        self._wake.set()
+
+    def unwant(self, channel: Channel) -> None:
+        """Close a channel."""
+        self._core.unwant(channel)
+
+    async def run(self) -> None:
+        """Follow the chain until cancelled."""
+        head = await self._start()
+        self._core.fold(head.hash, [])
+        self._publish(head, time.perf_counter())
+        async with asyncio.TaskGroup() as group:
+            event = group.create_task(self._source.next_event())
+            load: _Load | None = None
+            while True:
+                if load is None and not self._unpublished:
+                    load = self._start_load(group, head)
+                self._start_history(group, head)
+                wake = group.create_task(self._wake.wait())
+                waiting = {event, wake} if load is None else {event, wake, load}
+                timeout = _RETRY_S if self._unpublished else None
+                await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
+                self._wake.clear()
+                started = time.perf_counter()
+                if event.done():
+                    happened = event.result()
+                    event = group.create_task(self._source.next_event())
+                    if load is not None and isinstance(happened, Reorged):
+                        # Read at a block that left the chain: what it loaded is still unread.
+                        await asyncio.wait({load})
+                        load = None
+                    head = self._take(happened)
+                    await self._catch_up(head, load, started)
+                    load = None
+                elif load is not None and load.done():
+                    self._absorb_load(load)
+                    load = None
+                    self._publish(head, started)
+                elif self._unpublished and load is None:
+                    await self._catch_up(head, None, started)
+
+    def _start_load(self, group: asyncio.TaskGroup, head: Header) -> _Load | None:
+        """Begin a round of cold loads at the head; open at once what needs no reading."""
+        if not self._wanted and not self._core.is_opening:
+            return None
+        self._wanted = False
+        plan = self._core.plan(_LOAD_BUDGET)
+        if plan.calls:
+            return group.create_task(self._read_load(plan, head))
+        self._publish(head, time.perf_counter())
+        return None
+
+    async def _start(self) -> Header:
+        failures = 0
+        while True:
+            try:
+                head = await self._source.start()
+                await self._reader.probe(head)
+                return head
+            except (RetryableError, PermanentError) as error:
+                failures += 1
+                if failures == 1 or failures % 20 == 0:
+                    log.warning("chain does not answer yet", chain=self._name, error=str(error))
+                await asyncio.sleep(min(_RETRY_S * failures, 5))
+
+    def _take(self, event: ChainEvent) -> Header:
+        """Note what an event leaves to do."""
+        self._unpublished = True
+        if isinstance(event, Reorged):
+            dropped = {header.hash for header in event.dropped}
+            self._unfolded = [header for header in self._unfolded if header.hash not in dropped]
+            self._rollback = _merge_rollbacks(self._rollback, event)
+            if event.ancestor is None:
+                self._core.mark_all()
+                self._unfolded.clear()
+                self._core.fold(event.head.hash, [])
+                return event.head
+            self._core.unwind([header.hash for header in reversed(event.dropped)])
+        self._unfolded += event.blocks
+        return event.head
+
+    async def _catch_up(self, head: Header, load: _Load | None, started: float) -> None:
+        """Fold what is unfolded, read what is stale, publish. Leaves the rest for the next try on failure."""
+        calls_before = self._reader.calls_sent
+        try:
+            logs_by_block = await self._read_logs()
+            if load is not None:
+                await asyncio.wait({load})
+                self._absorb_load(load)
+                load = None
+            for header, logs in logs_by_block:
+                self._core.fold(header.hash, logs)
+            self._unfolded.clear()
+            for _ in range(_MAX_ROUNDS):
+                if self._core.is_settled():
+                    break
+                plan = self._core.plan(_LOAD_BUDGET)
+                self._core.absorb(plan, await self._reader.call(plan.calls, head.hash, "block"))
+        except (RetryableError, PermanentError) as error:
+            log.warning("block not read yet", chain=self._name, block=head.number, error=str(error))
+            if load is not None:
+                await asyncio.wait({load})
+                self._absorb_load(load)
+            return
+        if not self._core.is_settled():
+            log.error("block did not settle", chain=self._name, block=head.number, rounds=_MAX_ROUNDS)
+            return
+        self._block_calls = self._reader.calls_sent - calls_before
+        self._publish(head, started)
+
+    async def _read_logs(self) -> list[tuple[Header, list[Log]]]:
+        """Return the logs of all unfolded blocks; blocks whose bloom excludes every watched address have none."""
+        wanted = self._core.log_filter()
+        asked = [header for header in self._unfolded if may_hold(header.logs_bloom, wanted.addresses)]
+        logs: dict[str, list[Log]] = {}
+        if asked:
+            answers = await self._reader.logs([header.hash for header in asked], wanted)
+            logs = {header.hash: entries for header, entries in zip(asked, answers, strict=True)}
+        return [(header, logs.get(header.hash, [])) for header in self._unfolded]
+
+    async def _read_load(self, plan: Plan, head: Header) -> tuple[Plan, list[bytes | None]] | None:
+        """Read a round of cold loads at the head; None where that failed and has to be tried again."""
+        try:
+            return plan, await self._reader.call(plan.calls, head.hash, "load")
+        except (RetryableError, PermanentError) as error:
+            log.warning("load not read yet", chain=self._name, block=head.number, error=str(error))
+            await asyncio.sleep(_RETRY_S)
+            return None
+
+    def _absorb_load(self, load: _Load) -> None:
+        answer = load.result()
+        if answer is not None:
+            self._core.absorb(*answer)
+
+    def _start_history(self, group: asyncio.TaskGroup, head: Header) -> None:
+        """Read past events beside the blocks: a provider may take seconds for them."""
+        if self._history is not None and not self._history.done():
+            return
+        wanted = self._core.history_query()
+        if wanted is not None:
+            self._history = group.create_task(self._read_history(*wanted, head))
+
+    async def _read_history(self, book: Book, query: HistoryQuery, head: Header) -> None:
+        logs: list[Log] | None = None
+        try:
+            logs = await self._reader.history(query.address, query.topics, head)
+        except (RetryableError, PermanentError) as error:
+            log.warning("history not readable, fees stay unknown", chain=self._name, error=str(error))
+        book.absorb_history(query, logs)
+        self._wake.set()
+        self._unpublished = True
+
+    def _publish(self, head: Header, started: float) -> None:
+        is_new = self._head is None or self._head.hash != head.hash
+        update = self._core.evaluate(head, self._rollback, is_new_head=is_new)
+        self._rollback = None
+        self._unpublished = False
+        self._head = head
+        self._core.forget(self._source.forgotten)
+        self._source.forgotten.clear()
+        self._sink.publish(update)
+        if is_new:
+            elapsed = time.perf_counter() - started
+            self._metrics.block_calls.labels(self._name).observe(self._block_calls)
+            self._metrics.block_latency.labels(self._name).observe(elapsed)
+            self._metrics.head.labels(self._name).set(head.number)
+            self._metrics.head_time.labels(self._name).set(head.timestamp)
+            for kind, count in self._core.tracked().items():
+                self._metrics.tracked.labels(self._name, kind).set(count)
+
+
+def _merge_rollbacks(pending: Rollback | None, event: Reorged) -> Rollback:
+    """Return the rollback that clients are told: the deepest common block, and all that was lost."""
+    to, dropped = event.ancestor, tuple(header.hash for header in event.dropped)
+    if pending is None:
+        return Rollback(to=to, dropped=dropped)
+    lowest = pending.to
+    if to is None or (lowest is not None and to.number < lowest.number):
+        lowest = to
+    return Rollback(to=lowest, dropped=(*pending.dropped, *dropped))

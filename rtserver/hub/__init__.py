@@ -1,0 +1,1 @@
+"""The hub: channels with their streams, and the sessions that listen to them."""

@@ -1,0 +1,489 @@
+"""The hub: joins sessions to streams without a gap and delivers every step to whoever listens.
+
+All of it is synchronous: registering, reading the state and queueing the snapshot happen in one event-loop
+step, so no change can fall between them. What has to be awaited (a cold channel) is awaited by nobody: the
+session is noted, and the step that opens the channel answers it.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import msgspec
+import orjson
+
+from ..domain.chain import Header
+from ..domain.diff import Change
+from ..domain.errors import ClientError
+from ..domain.ids import ChainId
+from ..domain.update import BlockUpdate
+from ..obs.metrics import Metrics
+from ..protocols.channels import Channel
+from ..wire.codes import PROTOCOL, CloseCode
+from ..wire.cursor import parse_cursor
+from ..wire.frames import text_frame
+from ..wire.messages import Bye, ErrorMessage, HeadMessage, Heartbeat, Subscribed, Unsubscribed, Welcome, encode
+from .session import SLOW_S, Session
+from .stream import Encoder, Stream
+
+__all__ = ["Hub", "Interest", "Limits"]
+
+RequestId = int | str | None
+Waiter = Callable[[Stream | ClientError], None]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client may do; every number is a setting.
+
+    Args:
+        channels: Channels a connection.
+        message_bytes: Longest message from a client.
+        messages_per_s: Steady rate of messages from a client.
+        burst: Messages at once.
+        connections_per_ip: Sockets an address.
+        heartbeat_s: Idle time after which a heartbeat is sent.
+        pong_s: Time to answer it.
+        load_s: Longest wait for a cold channel.
+        linger_s: How long a channel stays open after its last listener.
+    """
+
+    channels: int = 256
+    message_bytes: int = 16 * 1024
+    messages_per_s: float = 10
+    burst: int = 20
+    connections_per_ip: int = 100
+    heartbeat_s: float = 15
+    pong_s: float = 10
+    load_s: float = 20
+    linger_s: float = 60
+
+
+class Interest(Protocol):
+    """The only way back: which channels someone watches."""
+
+    def want(self, channel: Channel) -> None:
+        """Open a channel as soon as its state has been read."""
+
+    def unwant(self, channel: Channel) -> None:
+        """Close a channel."""
+
+
+class Hub:
+    """All channels and sessions of one process.
+
+    Args:
+        interest: Told which channels are wanted.
+        limits: What one client may do.
+        metrics: Where frames are counted.
+        clock: Monotonic seconds.
+        wall_ms: Milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        interest: Interest,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._interest = interest
+        self.limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_ms = wall_ms
+        # New with every process: nothing that a client kept from an earlier one can be continued.
+        self._epoch: Final = secrets.token_hex(4)
+        self._opened = 0
+        self._streams: dict[str, Stream] = {}
+        self._channels: dict[str, Channel] = {}
+        self._waiting: dict[str, dict[Session, None]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._wanted_at: dict[str, float] = {}
+        self._idle_since: dict[str, float] = {}
+        self._sessions: dict[Session, None] = {}
+        self._lagging: dict[Session, None] = {}
+        self._heads: dict[ChainId, tuple[Header, float]] = {}
+
+    # --- heads ----------------------------------------------------------------------------------------
+
+    def head(self, chain_id: ChainId) -> Header | None:
+        """Return the newest block that was published."""
+        known = self._heads.get(chain_id)
+        return None if known is None else known[0]
+
+    def head_age_ms(self, chain_id: ChainId) -> int | None:
+        """Return how long ago the newest block was published."""
+        known = self._heads.get(chain_id)
+        return None if known is None else int((self._clock() - known[1]) * 1000)
+
+    def _head_messages(self) -> dict[str, HeadMessage]:
+        now = self._clock()
+        return {
+            str(chain_id): HeadMessage(
+                number=header.number, hash=header.hash, timestamp=header.timestamp, age_ms=int((now - at) * 1000)
+            )
+            for chain_id, (header, at) in self._heads.items()
+        }
+
+    # --- sessions -------------------------------------------------------------------------------------
+
+    def open(self, session: Session) -> None:
+        """Take a session in and greet it."""
+        self._sessions[session] = None
+        self._metrics.connections.set(len(self._sessions))
+        limits = self.limits
+        welcome = Welcome(
+            session=session.name,
+            protocol=PROTOCOL,
+            limits={
+                "channels": limits.channels,
+                "messageBytes": limits.message_bytes,
+                "messagesPerSecond": int(limits.messages_per_s),
+                "burst": limits.burst,
+            },
+            heartbeat_ms=int(limits.heartbeat_s * 1000),
+            heads=self._head_messages(),
+        )
+        session.send(encode(welcome), self._clock())
+
+    def close(self, session: Session) -> None:
+        """Forget a session."""
+        self._sessions.pop(session, None)
+        self._lagging.pop(session, None)
+        for stream in session.joined.values():
+            self._leave(session, stream)
+        session.joined.clear()
+        for name in session.pending:
+            self._stop_waiting(session, name)
+        session.pending.clear()
+        self._metrics.connections.set(len(self._sessions))
+
+    def reply_error(self, session: Session, error: ClientError, request_id: RequestId) -> None:
+        """Answer a request that failed."""
+        self._metrics.client_errors.labels(error.code).inc()
+        message = ErrorMessage(
+            code=error.code, message=error.message, id=request_id, retry_after_ms=error.retry_after_ms
+        )
+        session.send(encode(message), self._clock())
+
+    def subscribe(self, session: Session, channel: Channel, request_id: RequestId, cursor: str | None) -> None:
+        """Join a session to a channel: at once where it is open, else as soon as it has been read.
+
+        Raises:
+            ClientError: `limit` when the session has too many channels.
+        """
+        name = channel.name
+        count = len(session.joined) + len(session.pending)
+        if name not in session.joined and name not in session.pending and count >= self.limits.channels:
+            raise ClientError(
+                "limit", f"a connection may have {self.limits.channels} channels; unsubscribe from one, or open another"
+            )
+        stream = self._streams.get(name)
+        if stream is not None:
+            self._join(session, stream, request_id, cursor)
+            return
+        ids = session.pending.setdefault(name, [])
+        ids.append(request_id)
+        self._waiting.setdefault(name, {})[session] = None
+        self._want(channel)
+
+    def unsubscribe(self, session: Session, channel: Channel, request_id: RequestId) -> None:
+        """Take a session off a channel. Not being on it is no error."""
+        name = channel.name
+        stream = session.joined.pop(name, None)
+        if stream is not None:
+            self._leave(session, stream)
+        if session.pending.pop(name, None) is not None:
+            self._stop_waiting(session, name)
+        session.send(encode(Unsubscribed(channel=name, id=request_id)), self._clock())
+
+    def resync(self, session: Session, channel: Channel, request_id: RequestId) -> None:
+        """Send a snapshot to a session that lost its place."""
+        stream = session.joined.get(channel.name)
+        if stream is None:
+            self.subscribe(session, channel, request_id, None)
+        else:
+            self._send_snapshot(session, stream, request_id)
+
+    def _join(self, session: Session, stream: Stream, request_id: RequestId, cursor: str | None) -> None:
+        session.joined[stream.channel] = stream
+        stream.listeners[session] = None
+        session.written.pop(stream, None)
+        self._idle_since.pop(stream.channel, None)
+        place = None if cursor is None else parse_cursor(cursor)
+        how = "snapshot"
+        if place is not None and stream.resumable(place):
+            if place.seq == stream.seq:
+                how = "resumed"
+            else:
+                fragment = stream.merged_fragment(place.seq)
+                if fragment is not None:
+                    how = "resumed"
+                    header = self._heads[stream.chain_id][0]
+                    session.send(_block_message(stream.chain_id, header, [fragment], b""), self._clock())
+        if how == "snapshot":
+            self._send_snapshot(session, stream, request_id)
+        if session.lag_since is not None:
+            session.written[stream] = stream.seq
+        done = Subscribed(
+            channel=stream.channel,
+            how="resumed" if how == "resumed" else "snapshot",
+            epoch=stream.epoch,
+            seq=stream.seq,
+            cursor=stream.cursor,
+            id=request_id,
+        )
+        session.send(encode(done), self._clock())
+
+    def _send_snapshot(self, session: Session, stream: Stream, request_id: RequestId) -> None:
+        now = self._clock()
+        header = self._heads[stream.chain_id][0]
+        parts = list(stream.snapshot_parts())
+        checksum = stream.checksum()
+        for index, state in enumerate(parts, 1):
+            head = b'{"type":"snapshot"'
+            if request_id is not None:
+                head += b',"id":' + orjson.dumps(request_id)
+            head += b',"channel":%b,"epoch":"%b","seq":%d,"block":%b' % (
+                orjson.dumps(stream.channel), stream.epoch.encode(), stream.seq, _block_json(header),
+            )  # fmt: skip
+            tail = b',"checksum":%d,"cursor":"%b","part":%d,"parts":%d}' % (
+                checksum, stream.cursor.encode(), index, len(parts),
+            )  # fmt: skip
+            session.send(b'%b,"state":%b%b' % (head, state, tail), now)
+        if session.lag_since is not None:
+            session.written[stream] = stream.seq
+
+    def _leave(self, session: Session, stream: Stream) -> None:
+        stream.listeners.pop(session, None)
+        session.written.pop(stream, None)
+        if not stream.listeners:
+            self._idle_since[stream.channel] = self._clock()
+
+    def _stop_waiting(self, session: Session, name: str) -> None:
+        waiting = self._waiting.get(name)
+        if waiting is not None:
+            waiting.pop(session, None)
+            if not waiting and not self._waiters.get(name):
+                self._idle_since[name] = self._clock()
+
+    def _want(self, channel: Channel) -> None:
+        name = channel.name
+        self._idle_since.pop(name, None)
+        if name not in self._channels:
+            self._channels[name] = channel
+            self._wanted_at[name] = self._clock()
+            self._interest.want(channel)
+
+    # --- readers without a socket ---------------------------------------------------------------------
+
+    def peek(self, channel: Channel) -> Stream | None:
+        """Return an open channel's stream and keep it open for another while."""
+        stream = self._streams.get(channel.name)
+        if stream is not None and not stream.listeners:
+            self._idle_since[channel.name] = self._clock()
+        return stream
+
+    def when_open(self, channel: Channel, waiter: Waiter) -> None:
+        """Call `waiter` once with the channel's stream as soon as it is open, or with why it will not be."""
+        self._waiters.setdefault(channel.name, []).append(waiter)
+        self._want(channel)
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    def publish(self, update: BlockUpdate) -> None:
+        """Deliver a step: one frame to every session that it concerns."""
+        now = self._clock()
+        chain_id, header = update.chain_id, update.header
+        if update.is_new_head or chain_id not in self._heads:
+            self._heads[chain_id] = (header, now)
+        encode_once = Encoder()
+        rolled_back = update.rollback is not None
+        fragments: dict[Stream, bytes] = {}
+        before: dict[Stream, int] = {}
+        for name, change in update.changes.items():
+            stream = self._streams.get(name)
+            if stream is not None and (change or rolled_back):
+                before[stream] = stream.seq
+                fragments[stream] = stream.apply(change, header.hash, encode_once, prove=rolled_back)
+        if rolled_back:
+            # A rollback is one more sequenced message on every channel of the chain, changed or not.
+            for stream in self._streams.values():
+                if stream.chain_id == chain_id and stream not in fragments:
+                    before[stream] = stream.seq
+                    fragments[stream] = stream.apply(Change(), header.hash, encode_once, prove=True)
+        if fragments:
+            self._fan_out(chain_id, header, fragments, before, _rollback_json(update), now)
+        for name, state in update.opened.items():
+            self._open_stream(name, Stream(name, chain_id, self._next_epoch(), state, header.hash, self._clock))
+        for name, error in update.refused.items():
+            self._refuse(name, error)
+        self._metrics.channels.set(len(self._streams))
+
+    def _fan_out(
+        self,
+        chain_id: ChainId,
+        header: Header,
+        fragments: dict[Stream, bytes],
+        before: dict[Stream, int],
+        rollback: bytes,
+        now: float,
+    ) -> None:
+        targets: dict[Session, list[Stream]] = {}
+        for stream in fragments:
+            for listener in stream.listeners:
+                session: Session = listener  # type: ignore[assignment]
+                mine = targets.get(session)
+                if mine is None:
+                    targets[session] = [stream]
+                else:
+                    mine.append(stream)
+        frames: dict[tuple[Stream, ...], bytes] = {}
+        sent = sent_bytes = 0
+        for session, streams in targets.items():
+            if session.lag_since is not None:
+                continue
+            if session.is_full():
+                self._begin_lag(session, before, now)
+                continue
+            key = tuple(streams)
+            frame = frames.get(key)
+            if frame is None:
+                message = _block_message(chain_id, header, [fragments[stream] for stream in streams], rollback)
+                frame = frames[key] = text_frame(message)
+            session.write(frame, now)
+            sent += 1
+            sent_bytes += len(frame)
+        self._metrics.frames.inc(sent)
+        self._metrics.frame_bytes.inc(sent_bytes)
+
+    def _begin_lag(self, session: Session, before: dict[Stream, int], now: float) -> None:
+        session.lag_since = now
+        session.written = {stream: before.get(stream, stream.seq) for stream in session.joined.values()}
+        self._lagging[session] = None
+        self._metrics.lagging.inc()
+
+    def _open_stream(self, name: str, stream: Stream) -> None:
+        self._streams[name] = stream
+        self._wanted_at.pop(name, None)
+        for session in self._waiting.pop(name, {}):
+            for request_id in session.pending.pop(name, []):
+                self._join(session, stream, request_id, None)
+        for waiter in self._waiters.pop(name, []):
+            waiter(stream)
+        if not stream.listeners:
+            self._idle_since[name] = self._clock()
+
+    def _refuse(self, name: str, error: ClientError) -> None:
+        self._wanted_at.pop(name, None)
+        self._channels.pop(name, None)
+        self._idle_since.pop(name, None)
+        for session in self._waiting.pop(name, {}):
+            for request_id in session.pending.pop(name, []):
+                self.reply_error(session, error, request_id)
+        for waiter in self._waiters.pop(name, []):
+            waiter(error)
+
+    def _next_epoch(self) -> str:
+        self._opened += 1
+        return f"{self._epoch}{self._opened:x}"
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due: laggards, heartbeats, late pongs, cold loads that take too long, idle channels."""
+        now = self._clock()
+        for session in list(self._lagging):
+            self._tend_laggard(session, now)
+        limits = self.limits
+        heads: dict[str, HeadMessage] | None = None
+        for session in list(self._sessions):
+            waiting_since = session.awaiting_pong_since
+            if waiting_since is not None:
+                if now - waiting_since > limits.pong_s:
+                    session.close(CloseCode.NO_PONG)
+            elif now - session.last_write >= limits.heartbeat_s and session.lag_since is None:
+                heads = heads or self._head_messages()
+                seqs = {stream.channel: stream.seq for stream in session.joined.values()}
+                session.send(encode(Heartbeat(time=self._wall_ms(), heads=heads, seqs=seqs)), now)
+                session.awaiting_pong_since = now
+        for name, since in list(self._wanted_at.items()):
+            if now - since > limits.load_s:
+                self._time_out(name)
+        for name, since in list(self._idle_since.items()):
+            if now - since > limits.linger_s:
+                self._shut(name)
+
+    def _tend_laggard(self, session: Session, now: float) -> None:
+        if session.outlet.get_write_buffer_size() == 0:
+            written, session.written, session.lag_since = session.written, {}, None
+            del self._lagging[session]
+            by_chain: dict[ChainId, list[bytes]] = {}
+            for stream, seq in written.items():
+                if stream.seq == seq:
+                    continue
+                fragment = stream.merged_fragment(seq)
+                if fragment is None:
+                    self._send_snapshot(session, stream, None)
+                else:
+                    by_chain.setdefault(stream.chain_id, []).append(fragment)
+            for chain_id, fragments in by_chain.items():
+                header = self._heads[chain_id][0]
+                session.send(_block_message(chain_id, header, fragments, b""), now)
+        elif session.lag_since is not None and now - session.lag_since > SLOW_S:
+            session.close(CloseCode.SLOW)
+
+    def _time_out(self, name: str) -> None:
+        channel = self._channels.get(name)
+        if channel is not None:
+            self._interest.unwant(channel)
+        head_known = channel is not None and channel.chain_id in self._heads
+        self._refuse(
+            name,
+            ClientError("load_timeout", f"{name} could not be read in time; try again", retry_after_ms=2000)
+            if head_known
+            else ClientError("chain_unavailable", f"the chain of {name} does not answer yet", retry_after_ms=5000),
+        )
+
+    def _shut(self, name: str) -> None:
+        del self._idle_since[name]
+        self._streams.pop(name, None)
+        self._wanted_at.pop(name, None)
+        channel = self._channels.pop(name, None)
+        if channel is not None:
+            self._interest.unwant(channel)
+        self._metrics.channels.set(len(self._streams))
+
+    def say_bye(self, code: CloseCode, after_ms: Callable[[], int]) -> None:
+        """Send every client away; `after_ms` gives each its own delay, so that they don't come back at once."""
+        now = self._clock()
+        for session in list(self._sessions):
+            session.send(encode(Bye(code=code, reconnect=code.reconnect, after_ms=after_ms())), now)
+            session.close(code)
+
+    @property
+    def sessions(self) -> Iterable[Session]:
+        """Return all open sessions."""
+        return self._sessions.keys()
+
+
+def _block_json(header: Header) -> bytes:
+    return b'{"number":%d,"hash":"%b","parentHash":"%b","timestamp":%d}' % (
+        header.number, header.hash.encode(), header.parent_hash.encode(), header.timestamp,
+    )  # fmt: skip
+
+
+def _rollback_json(update: BlockUpdate) -> bytes:
+    rollback = update.rollback
+    if rollback is None:
+        return b""
+    to = None if rollback.to is None else {"number": rollback.to.number, "hash": rollback.to.hash}
+    return b',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)})
+
+
+def _block_message(chain_id: int, header: Header, fragments: Iterable[bytes], rollback: bytes) -> bytes:
+    return b'{"type":"block","chainId":%d,"block":%b,"changes":[%b]%b}' % (
+        chain_id, _block_json(header), b",".join(fragments), rollback,
+    )  # fmt: skip

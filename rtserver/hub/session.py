@@ -1,0 +1,88 @@
+"""One client's outbox: frames go straight to the transport until the client lags, then nothing does.
+
+The written rule for slow clients: over `LAG_BYTES` unsent the client is lagging and no change is written.
+Once drained it gets one merged change per channel, or a snapshot. After `SLOW_S` without draining it is
+sent away. So a laggard costs its transport's buffer and a few integers.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ..wire.codes import CloseCode
+from ..wire.frames import text_frame
+from .stream import Stream
+
+__all__ = ["LAG_BYTES", "SLOW_S", "Outlet", "Session"]
+
+# A transport's buffer grows by a frame a block; 64 KiB is half a minute of a busy owner.
+LAG_BYTES: Final = 64 * 1024
+SLOW_S: Final = 15.0
+
+
+class Outlet(Protocol):
+    """Where a session's bytes go: the part of asyncio.Transport that it needs."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes not yet taken by the kernel."""
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more can be written."""
+
+    def abort(self) -> None:
+        """Drop the connection and what is unsent."""
+
+
+class Session:
+    """One open client socket.
+
+    Args:
+        name: Random, for logs and the client's own reports.
+        outlet: The socket's transport.
+        now: Monotonic seconds at opening.
+        on_close: Called once with the close code when the server ends the session.
+    """
+
+    __slots__ = (
+        "_on_close", "awaiting_pong_since", "closing", "joined", "lag_since", "last_write", "name", "outlet", "pending",
+        "written", "written_bytes",
+    )  # fmt: skip
+
+    def __init__(self, name: str, outlet: Outlet, now: float, on_close: Callable[[CloseCode], None]) -> None:
+        self.name = name
+        self.outlet = outlet
+        self.closing = False
+        # Channel → stream, in the order of joining.
+        self.joined: dict[str, Stream] = {}
+        # Channels asked for whose state is still being read → request ids to answer.
+        self.pending: dict[str, list[int | str | None]] = {}
+        self.last_write = now
+        self.awaiting_pong_since: float | None = None
+        # While lagging: since when, and each channel's seq that was written last.
+        self.lag_since: float | None = None
+        self.written: dict[Stream, int] = {}
+        self.written_bytes = 0
+        self._on_close = on_close
+
+    def write(self, frame: bytes, now: float) -> None:
+        """Write a frame, whatever is still unsent."""
+        if not self.outlet.is_closing():
+            self.outlet.write(frame)
+            self.last_write = now
+            self.written_bytes += len(frame)
+
+    def send(self, message: bytes, now: float) -> None:
+        """Write a message."""
+        self.write(text_frame(message), now)
+
+    def is_full(self) -> bool:
+        """Return whether so much is unsent that no change may be added."""
+        return self.outlet.get_write_buffer_size() > LAG_BYTES
+
+    def close(self, code: CloseCode) -> None:
+        """End the session with a close code; whoever reads the socket does the rest."""
+        if not self.closing:
+            self.closing = True
+            self._on_close(code)

@@ -1,0 +1,42 @@
+"""Uniswap v3: NFT positions of the NonfungiblePositionManager."""
+
+from collections.abc import Sequence
+
+from ...domain.ids import Address, ChainId
+from ..base import Adapter, KnownDeployment
+from .book import UniswapV3Book
+from .deployments import DEPLOYMENTS, POOL_INIT_CODE_HASH
+
+__all__ = ["ADAPTER"]
+
+
+def _build(
+    chain_id: ChainId,
+    factory: Address,
+    position_manager: Address,
+    init_code_hash: bytes | None,
+    stablecoins: Sequence[Address],
+) -> UniswapV3Book:
+    return UniswapV3Book(
+        chain_id=chain_id,
+        factory=factory,
+        position_manager=position_manager,
+        init_code_hash=init_code_hash or POOL_INIT_CODE_HASH,
+        stablecoins=stablecoins,
+    )
+
+
+ADAPTER = Adapter(
+    kind="uniswap-v3",
+    build=_build,
+    deployments={
+        chain_id: KnownDeployment(
+            chain_name=known.name,
+            factory=known.factory,
+            position_manager=known.position_manager,
+            stablecoins=known.stablecoins,
+            block_time_s=known.block_time_s,
+        )
+        for chain_id, known in DEPLOYMENTS.items()
+    },
+)

@@ -1,0 +1,66 @@
+"""What each recent block touched, so that it can be undone by reading the same things again.
+
+Undo by re-reading needs no old values, with one exception: owed principal is a running tally that no
+contract stores, so the tally before a block is kept.
+"""
+
+from dataclasses import dataclass, field
+
+from ...domain.ids import Address, BlockHash, Tick, TokenId
+from .state import RangeKey
+
+__all__ = ["Journal", "Touched"]
+
+
+@dataclass(slots=True)
+class Touched:
+    """Everything that one block's logs touched, and everything first read at that block.
+
+    `pools` maps to the (lowest, highest) tick visited, None where price and ticks did not move.
+    `whole_pools` were first read at this block: nothing of them is known for any earlier one.
+    """
+
+    pools: dict[Address, tuple[Tick, Tick] | None] = field(default_factory=dict)
+    whole_pools: set[Address] = field(default_factory=set)
+    ticks: set[tuple[Address, Tick]] = field(default_factory=set)
+    cores: set[RangeKey] = field(default_factory=set)
+    token_ids: set[TokenId] = field(default_factory=set)
+    owners: set[Address] = field(default_factory=set)
+    first_read_ids: set[TokenId] = field(default_factory=set)
+    first_read_owners: set[Address] = field(default_factory=set)
+    principal_before: dict[TokenId, tuple[int | None, int | None]] = field(default_factory=dict)
+
+    def visit(self, pool: Address, low: Tick, high: Tick) -> None:
+        """Widen the span of ticks that a pool visited in this block."""
+        span = self.pools.get(pool)
+        self.pools[pool] = (low, high) if span is None else (min(span[0], low), max(span[1], high))
+
+
+class Journal:
+    """The records of recent blocks by hash. Its bound is kept by whoever follows the chain."""
+
+    def __init__(self) -> None:
+        self._records: dict[BlockHash, Touched] = {}
+        self._current = Touched()
+
+    @property
+    def current(self) -> Touched:
+        """Return the record of the newest block."""
+        return self._current
+
+    def open(self, block_hash: BlockHash) -> Touched:
+        """Begin (or begin again) the record of a block."""
+        self._current = self._records[block_hash] = Touched()
+        return self._current
+
+    def pop(self, block_hash: BlockHash) -> Touched | None:
+        """Take a block's record out, None where there is none."""
+        return self._records.pop(block_hash, None)
+
+    def forget(self, block_hash: BlockHash) -> None:
+        """Drop a record that is too deep to be needed."""
+        self._records.pop(block_hash, None)
+
+    def __len__(self) -> int:
+        """Return how many blocks can be undone."""
+        return len(self._records)

@@ -1,0 +1,128 @@
+"""The state that a Uniswap v3 book keeps: tokens, pools, ranges and NFTs, as the contracts last said.
+
+Mutable and slotted: a block touches thousands of these. Decides nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from ...domain.clmath.tick_math import sqrt_ratio_at_tick
+from ...domain.diff import JsonObject
+from ...domain.ids import Address, SqrtPriceX96, Tick, TokenId
+
+__all__ = ["Nft", "Pool", "Range", "RangeKey", "Token"]
+
+RangeKey = tuple[Address, Tick, Tick]
+
+
+@dataclass(slots=True, kw_only=True)
+class Token:
+    """An ERC-20 as it describes itself. `decimals` is None where it gives no usable answer."""
+
+    address: Address
+    symbol: str
+    decimals: int | None
+    view: JsonObject
+
+
+@dataclass(slots=True, eq=False)
+class Range:
+    """One (pool, lower, upper) as the position manager holds it: NFTs in it share one core position.
+
+    `core_*` is `pool.positions(keccak(manager, lower, upper))`; growth is Q128.128.
+    """
+
+    pool: "Pool"
+    lower: Tick
+    upper: Tick
+    core_key: bytes
+    sqrt_lower: SqrtPriceX96 = field(init=False)
+    sqrt_upper: SqrtPriceX96 = field(init=False)
+    core_read: bool = False
+    core_liquidity: int = 0
+    core_last0: int = 0
+    core_last1: int = 0
+    core_owed0: int = 0
+    core_owed1: int = 0
+    nfts: "dict[TokenId, Nft]" = field(default_factory=dict)
+    price_lower: str | None = None
+    price_upper: str | None = None
+
+    def __post_init__(self) -> None:
+        """Derive the square-root prices of the two ticks."""
+        self.sqrt_lower = sqrt_ratio_at_tick(self.lower)
+        self.sqrt_upper = sqrt_ratio_at_tick(self.upper)
+
+    def is_ready(self) -> bool:
+        """Return whether everything that an evaluation needs has been read."""
+        ticks = self.pool.ticks
+        return (
+            self.core_read
+            and self.pool.is_ready()
+            and ticks.get(self.lower) is not None
+            and ticks.get(self.upper) is not None
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """A pool's price, growth and those ticks that bound a tracked range.
+
+    `ticks` maps a tick to (feeGrowthOutside0X128, feeGrowthOutside1X128), None while unread.
+    `keeps_growth` is False for a pool that only prices a token: it needs price and depth alone.
+    `walked` is the last tick that logs since the last read led to: where the next swap starts.
+    `span` is (lowest, highest) tick visited since the last read: ticks in (low, high] may have flipped.
+    """
+
+    address: Address
+    token0: Address
+    token1: Address
+    fee_pips: int
+    keeps_growth: bool = False
+    has_growth: bool = False
+    is_read: bool = False
+    exists: bool = True
+    sqrt_price: SqrtPriceX96 = SqrtPriceX96(0)  # noqa: RUF009 - a NewType of int is immutable
+    tick: Tick = Tick(0)  # noqa: RUF009
+    liquidity: int = 0
+    growth0: int = 0
+    growth1: int = 0
+    ticks: dict[Tick, tuple[int, int] | None] = field(default_factory=dict)
+    ranges: dict[tuple[Tick, Tick], Range] = field(default_factory=dict)
+    walked: Tick | None = None
+    span: tuple[Tick, Tick] | None = None
+    price: str | None = None
+    view: JsonObject | None = None
+
+    def is_ready(self) -> bool:
+        """Return whether everything that is kept of the pool has been read."""
+        return self.is_read and (self.has_growth or not self.keeps_growth)
+
+
+@dataclass(slots=True, eq=False)
+class Nft:
+    """One position NFT as `positions(tokenId)` answers it, and its last evaluated view.
+
+    `principal0/1` is withdrawn principal inside tokensOwed; None where the history could not be read.
+    The last evaluated integers are kept beside the view so that a change is found without parsing.
+    """
+
+    token_id: TokenId
+    owner: Address
+    range: Range
+    liquidity: int
+    last0: int
+    last1: int
+    owed0: int
+    owed1: int
+    principal0: int | None = 0
+    principal1: int | None = 0
+    # Last evaluated: compared as integers, which is a third of the cost of comparing their text.
+    amount0: int = -1
+    amount1: int = -1
+    collectable0: int = -1
+    collectable1: int = -1
+    value_cents: int | None = -1
+    fees_cents: int | None = -1
+    # Fields that a read changed (owner, liquidity) and that the next evaluation has to show.
+    pending: JsonObject | None = None
+    view: JsonObject | None = None

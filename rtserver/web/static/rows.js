@@ -1,0 +1,131 @@
+/**
+ * One row of the table per position: builds it from the page's template and writes only the texts that differ.
+ * It decides how a position looks, and nothing about where it comes from or in which order rows stand.
+ */
+import { cents, exactUnits, feeTier, price, symbol, units, usd } from "./format.js";
+
+// Where the range begins and ends on its bar, in percent: the rest is room for a price outside.
+const BAND = [20, 80];
+const FULL_RANGE_TICK = 887_000; // usable full ranges end between 887,200 and 887,272, by tick spacing
+const FLASH_MS = 1_100;
+const FLASH_STEPS = 14; // fading in every frame repaints four times as often, and looks the same
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+// Rows on screen. Flashing the others too cost half a core with 200 positions: each repaints for a second.
+const onScreen = new WeakSet();
+const screen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) onScreen.add(target);
+    else onScreen.delete(target);
+  }
+});
+
+/** Write a text if it differs; tells whether it did. */
+export function setText(node, text) {
+  if (node.firstChild?.nodeValue === text) return false;
+  node.textContent = text;
+  return true;
+}
+
+/** A brief tint behind what changed. It moves nothing, and is left out for those who asked for calm. */
+export function flash(node, kind = "moved") {
+  if (calm.matches || document.hidden) return;
+  node.animate([{ backgroundColor: `var(--flash-${kind})` }, { backgroundColor: "transparent" }], { duration: FLASH_MS, easing: `steps(${FLASH_STEPS})` });
+}
+
+const direction = (before, after) => (before === null || after === null ? "moved" : after > before ? "up" : "down");
+
+function stateOf({ liquidity, isActive, tick, tickLower }) {
+  if (liquidity === 0n) return ["closed", "Closed"];
+  if (isActive) return ["in", "In range"];
+  return tick < tickLower ? ["out", "Below range"] : ["out", "Above range"];
+}
+
+const isFullRange = ({ tickLower, tickUpper }) => tickLower <= -FULL_RANGE_TICK && tickUpper >= FULL_RANGE_TICK;
+
+/** Percent of the bar's width at which the current price stands. */
+function markAt({ tick, tickLower, tickUpper }, [start, end]) {
+  const share = (tick - tickLower) / Math.max(1, tickUpper - tickLower);
+  if (share < 0) return start - (start - 3) * Math.min(1, -share);
+  if (share > 1) return end + (97 - end) * Math.min(1, share - 1);
+  return start + (end - start) * share;
+}
+
+export class Row {
+  #parts = {};
+  #shown = null;
+  #left = null;
+
+  constructor(template, key) {
+    this.key = key;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.element.dataset.key = key;
+    for (const node of this.element.querySelectorAll("[data-part]")) this.#parts[node.dataset.part] = node;
+    screen.observe(this.element);
+  }
+
+  /** Take the row off the page. */
+  remove() {
+    screen.unobserve(this.element);
+    this.element.remove();
+  }
+
+  /** Show a position. `live` says that a block changed it, so that changes may be pointed out. */
+  show(position, live) {
+    const before = this.#shown;
+    this.#shown = position;
+    if (before === null && live) flash(this.element); // new: the row as a whole, not each of its cells
+    live &&= before !== null && onScreen.has(this.element);
+    this.#identity(position);
+    this.#range(position);
+    this.#money("value", position, position.valueUSD, before?.valueUSD, [position.amount0, position.amount1], live);
+    this.#money("fees", position, position.feesUSD, before?.feesUSD, [position.fees0, position.fees1], live);
+    const { token0, token1, collectable0, collectable1 } = position;
+    this.#parts.fees.title = `collect pays ${exactUnits(collectable0, token0?.decimals)} ${symbol(token0?.symbol)} and ${exactUnits(collectable1, token1?.decimals)} ${symbol(token1?.symbol)}`;
+  }
+
+  #identity(position) {
+    const parts = this.#parts;
+    const [state, label] = stateOf(position);
+    setText(parts.symbol0, symbol(position.token0?.symbol));
+    setText(parts.symbol1, symbol(position.token1?.symbol));
+    setText(parts.fee, feeTier(position.feePips));
+    setText(parts.id, `#${position.tokenId}`);
+    setText(parts.state, label);
+    if (this.element.dataset.state !== state) this.element.dataset.state = state;
+    if (parts.staked.hidden === position.isStaked) parts.staked.hidden = !position.isStaked;
+  }
+
+  #range(position) {
+    const parts = this.#parts;
+    const full = isFullRange(position);
+    const band = full ? [0, 100] : BAND;
+    const left = `${markAt(position, band).toFixed(2)}%`;
+    if (left !== this.#left) {
+      parts.mark.style.transition = onScreen.has(this.element) ? "" : "none"; // nobody watches it glide
+      parts.mark.style.left = this.#left = left;
+    }
+    parts.bar.classList.toggle("full", full);
+    const lower = full ? "0" : price(position.priceLower);
+    const upper = full ? "∞" : price(position.priceUpper);
+    setText(parts.lower, lower);
+    setText(parts.upper, upper);
+    setText(parts.price, price(position.price));
+    setText(parts.quote, `${symbol(position.token1?.symbol)} per ${symbol(position.token0?.symbol)}`);
+    const told = `Price ${price(position.price)}, range ${lower} to ${upper}: ${stateOf(position)[1].toLowerCase()}`;
+    if (parts.bar.getAttribute("aria-label") !== told) parts.bar.setAttribute("aria-label", told);
+  }
+
+  #money(name, { token0, token1 }, text, textBefore, [raw0, raw1], live) {
+    const parts = this.#parts;
+    const value = cents(text);
+    if (setText(parts[`${name}USD`], usd(value)) && live) flash(parts[`${name}USD`], direction(cents(textBefore), value));
+    parts[`${name}USD`].title = value === null ? "One of the tokens has no price" : "";
+    for (const [side, raw, token] of [[0, raw0, token0], [1, raw1, token1]]) {
+      const node = parts[`${name}${side}`];
+      if (setText(node, `${units(raw, token?.decimals)} ${symbol(token?.symbol)}`) && live) flash(node);
+      const exact = `${exactUnits(raw, token?.decimals)} ${symbol(token?.symbol)}`;
+      if (node.title !== exact) node.title = exact;
+    }
+  }
+}

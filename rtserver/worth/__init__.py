@@ -1,0 +1,1 @@
+"""Worth: what exact amounts are worth in US dollars."""
