@@ -6,8 +6,7 @@ provider spins while any other request is outstanding.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import websockets
@@ -26,8 +25,8 @@ _PING_INTERVAL_S: Final = 5
 _PING_TIMEOUT_S: Final = 10
 
 
-async def stream_heads(url: str, *, connect_timeout_s: float) -> AsyncIterator[Header]:
-    """Yield every new head until the connection ends.
+async def stream_heads(url: str, connect_timeout_s: float, on_open: Callable[[], None]) -> AsyncGenerator[Header, None]:
+    """Yield every new head until the connection ends; `on_open` is called once the node has subscribed us.
 
     Raises:
         TransportError: The connection could not be made, or it ended.
@@ -37,7 +36,7 @@ async def stream_heads(url: str, *, connect_timeout_s: float) -> AsyncIterator[H
     provider = WebSocketProvider(
         url,
         request_timeout=connect_timeout_s,
-        max_connection_retries=0,
+        max_connection_retries=1,  # web3 counts attempts: 0 would never connect
         websocket_kwargs={"ping_interval": _PING_INTERVAL_S, "ping_timeout": _PING_TIMEOUT_S},
     )
     web3: AsyncWeb3[Any] = AsyncWeb3(provider)
@@ -45,10 +44,10 @@ async def stream_heads(url: str, *, connect_timeout_s: float) -> AsyncIterator[H
         async with asyncio.timeout(connect_timeout_s):
             await provider.connect()
             await web3.eth.subscribe("newHeads")
-        async with aclosing(web3.socket.process_subscriptions()) as messages:
-            async for message in messages:
-                result: Any = message["result"]
-                yield header_of(result)
+        on_open()
+        async for message in web3.socket.process_subscriptions():
+            result: Any = message["result"]
+            yield header_of(result)
     except (
         Web3Exception,
         PersistentConnectionError,

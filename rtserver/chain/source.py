@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Final
 
 import structlog
@@ -67,6 +68,7 @@ class ChainSource:
         self._recent: dict[str, Header] = {}
         self._newest: Header | None = None
         self._arrived = asyncio.Event()
+        self._subscribed = asyncio.Event()
         self.head_seen_at: float = 0.0
         self.forgotten: list[Header] = []
 
@@ -86,13 +88,18 @@ class ChainSource:
                 group.create_task(self._follow(url), name=f"heads {endpoint_name(url)}")
             group.create_task(self._watch_silence(), name=f"silence {self._name}")
 
+    async def subscribed(self) -> None:
+        """Wait until a subscription for heads is open."""
+        await self._subscribed.wait()
+
     async def _follow(self, url: str) -> None:
         failures = 0
         while True:
             try:
-                async for header in stream_heads(url, connect_timeout_s=self._connect_timeout_s):
-                    failures = 0
-                    self.offer(header)
+                async with aclosing(stream_heads(url, self._connect_timeout_s, self._subscribed.set)) as heads:
+                    async for header in heads:
+                        failures = 0
+                        self.offer(header)
             except RetryableError as error:
                 failures += 1
                 self._metrics.rpc_errors.labels(self._name, "heads").inc()

@@ -47,7 +47,8 @@ class Update:
 class BlockUpdate:
     """One block frame: everything that a block changed in this client's channels, at once.
 
-    `changes` lacks the channels that are being healed; their snapshot follows as an `Update`.
+    `inexact` names the channels that are being joined or healed: what is known of them may be older than
+    this block, and their snapshot follows as an `Update`. All others are exact as of this block.
     `missed` counts the frames that a slow listener lost right before this one.
     """
 
@@ -55,6 +56,7 @@ class BlockUpdate:
     block: BlockRefMessage
     changes: tuple[Update, ...]
     rollback: RollbackMessage | None = None
+    inexact: frozenset[str] = frozenset()
     missed: int = 0
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never, get_args
 
 import msgspec
 
@@ -38,6 +38,7 @@ from ..wire.messages import (
     Pong,
     RequestId,
     Resync,
+    ServerMessage,
     Snapshot,
     Subscribe,
     Subscribed,
@@ -63,6 +64,7 @@ MAX_WRONG_SNAPSHOTS: Final = 3
 SILENCE_GRACE_S: Final = 10.0
 _RETRY_S: Final = (0.5, 30.0)
 _TRANSIENT: Final = frozenset({ErrorCode.RATE, ErrorCode.CHAIN_UNAVAILABLE, ErrorCode.LOAD_TIMEOUT})
+_KNOWN_TYPES: Final = frozenset(message.__struct_config__.tag for message in get_args(ServerMessage))
 
 
 class Phase(Enum):
@@ -209,7 +211,7 @@ class Session:
             message = decode_server(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             # A later version may say more than this one understands. A change lost here shows as a gap.
-            if _is_message(data):
+            if _is_unknown(data):
                 self.stats.unknown += 1
             else:
                 self.stats.invalid += 1
@@ -278,18 +280,20 @@ class Session:
         self.stats.proofs += 1
         watch.wrong_snapshots = 0
         self._go_live(watch)
-        return [self._update(watch, "snapshot", proved=True), *self._apply_held(watch, now)]
+        first = self._update(watch, "snapshot", proved=True)
+        caught_up, _ = self._apply_held(watch, now)
+        return [first, *caught_up]
 
     def _on_subscribed(self, message: Subscribed, now: float) -> list[Event]:
         watch = self._find(message.id, message.channel)
-        if watch is None or message.how != "resumed":
+        if watch is None or message.how != "resumed" or watch.phase is not Phase.JOINING:
             return []  # after a snapshot it says nothing new
-        if watch.phase is not Phase.JOINING or watch.replica.epoch != message.epoch:
+        if watch.replica.epoch != message.epoch:
             self._resync(watch, "epoch", now)
             return []
         self._go_live(watch)
-        caught_up = self._apply_held(watch, now)
-        if watch.phase is not Phase.LIVE:
+        caught_up, all_fit = self._apply_held(watch, now)
+        if not all_fit:
             return caught_up
         if watch.replica.seq != message.seq:
             self._resync(watch, "missed", now)
@@ -316,7 +320,7 @@ class Session:
                 if verdict is Verdict.CHECKSUM:
                     mismatches.append(self._mismatch(watch, frame.block, on_snapshot=False))
                 self._resync(watch, verdict.value, now)
-        return [*mismatches, _block_update(frame, updates)]
+        return [*mismatches, self._block_update(frame, updates)]
 
     def _on_heartbeat(self, message: Heartbeat, now: float) -> list[Event]:
         self.outbox.put(Pong(), urgent=True)
@@ -384,19 +388,20 @@ class Session:
     def _go_live(self, watch: _Watch) -> None:
         watch.phase, watch.failures = Phase.LIVE, 0
 
-    def _apply_held(self, watch: _Watch, now: float) -> list[Event]:
+    def _apply_held(self, watch: _Watch, now: float) -> tuple[list[Event], bool]:
+        """Apply what came in meanwhile; False if something did not fit and a resync is on its way."""
         events: list[Event] = []
         held, watch.held = watch.held, deque(maxlen=MAX_HELD)
         for change, frame in held:
             verdict = watch.replica.apply_held(change, frame.block)
             if verdict is Verdict.APPLIED:
-                events.append(_block_update(frame, (self._applied(watch, change, frame),)))
+                events.append(self._block_update(frame, (self._applied(watch, change, frame),)))
             elif verdict is not Verdict.COVERED:
                 if verdict is Verdict.CHECKSUM:
                     events.append(self._mismatch(watch, frame.block, on_snapshot=False))
                 self._resync(watch, verdict.value, now)
-                break
-        return events
+                return events, False
+        return events, True
 
     def _applied(self, watch: _Watch, change: ChangeMessage, frame: Block) -> Update:
         self.stats.applied += 1
@@ -406,19 +411,32 @@ class Session:
     def _mismatch(self, watch: _Watch, block: BlockRefMessage, *, on_snapshot: bool) -> Mismatch:
         self.stats.mismatches += 1
         ours, theirs = watch.replica.last_sums or (0, 0)
-        on = "snapshot" if on_snapshot else "change"
-        return Mismatch(channel=watch.replica.channel, block=block, ours=ours, theirs=theirs, on=on)
+        channel = watch.replica.channel
+        return Mismatch(
+            channel=channel, block=block, ours=ours, theirs=theirs, on="snapshot" if on_snapshot else "change"
+        )
+
+    def _block_update(self, frame: Block, updates: Iterable[Update]) -> BlockUpdate:
+        return BlockUpdate(
+            chain_id=frame.chain_id, block=frame.block, changes=tuple(updates), rollback=frame.rollback,
+            inexact=frozenset(watch.replica.channel for watch in self._all() if watch.phase is not Phase.LIVE),
+        )  # fmt: skip
 
     @staticmethod
     def _update(
-        watch: _Watch, kind: str, change: ChangeMessage | None = None, frame: Block | None = None, proved: bool = False
+        watch: _Watch,
+        kind: Literal["snapshot", "change", "resumed"],
+        change: ChangeMessage | None = None,
+        frame: Block | None = None,
+        *,
+        proved: bool = False,
     ) -> Update:
         replica = watch.replica
         return Update(
             channel=replica.channel, kind=kind, epoch=replica.epoch, seq=replica.seq, block=replica.block,
             state=replica.state, change=None if change is None else change_of(change),
             rollback=None if frame is None else frame.rollback, proved=proved,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     # --- bookkeeping -----------------------------------------------------------------------------------
 
@@ -472,14 +490,10 @@ class Session:
                 self._forget(watch)  # the server subscribes us to it again by itself, or not
 
 
-def _block_update(frame: Block, updates: Iterable[Update]) -> BlockUpdate:
-    return BlockUpdate(chain_id=frame.chain_id, block=frame.block, changes=tuple(updates), rollback=frame.rollback)
-
-
-def _is_message(data: str | bytes) -> bool:
-    """Return whether it is at least a JSON object with a type: then it is a message that we don't know."""
+def _is_unknown(data: str | bytes) -> bool:
+    """Return whether it is a message of a type that this version doesn't know, rather than a broken one."""
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
-    return isinstance(value, dict) and isinstance(value.get("type"), str)
+    return isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"] not in _KNOWN_TYPES

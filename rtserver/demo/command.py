@@ -79,8 +79,8 @@ async def run_demo(
 
     Args:
         port: The server's. In use: says so and returns 2.
-        chain_port: The node's. None tries 8545 and quietly takes another if that is in use; a number that is
-            in use returns 2.
+        chain_port: The node's. None and 8545 quietly become another port if 8545 is in use; any other number
+            that is in use returns 2.
         block_time_s: Seconds between blocks.
         seed: Equal seeds give equal deployments and equal markets.
         owners: How many people hold positions.
@@ -174,8 +174,8 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
 
 async def _start_node(plan: _Plan, stack: AsyncExitStack, toolchain: Toolchain) -> AnvilNode:
     port = plan.chain_port
-    if port is None:
-        # Nobody asked for the usual port by name, so another one is no surprise.
+    if port is None or port == DEFAULT_CHAIN_PORT:
+        # The usual port is a habit, not a wish: whoever runs a node there is not stopped by it.
         port = DEFAULT_CHAIN_PORT if is_port_free(DEFAULT_CHAIN_PORT) else 0
     node = AnvilNode(toolchain, port=port, accounts=plan.owners + _OTHER_ACCOUNTS)
     return await stack.enter_async_context(node)
@@ -254,7 +254,7 @@ def _print_invitation(console: Console, plan: _Plan, lab: Lab, exhibits: Sequenc
         say(f"    {to_checksum_address(exhibit.owner)}  {exhibit.word:<12} {count:>3} positions")
     if plan.serve:
         channel = f"owner:{CHAIN_ID}:{first}"
-        elsewhere = "" if plan.port == DEFAULT_PORT else f" --url {base}"
+        elsewhere = "" if plan.port == DEFAULT_PORT else f" --url {base.replace('http', 'ws', 1)}/ws"
         say(f"  REST       curl '{base}/api/v1/positions/summary?owner={first}'")
         say(f"  Socket     {_program()} tail{elsewhere} {channel}")
     say()

@@ -1,11 +1,9 @@
 """The messages as types. The server writes `block` frames by hand, from parts encoded once; the types are
 their reference, and what clients, tests and the protocol's document are made from."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
-
-from ..domain.diff import JsonObject
 
 __all__ = [
     "Auth", "Block", "BlockRefMessage", "Bye", "ChangeMessage", "ClientMessage", "ErrorMessage", "Finalized",
@@ -15,6 +13,8 @@ __all__ = [
 ]  # fmt: skip
 
 RequestId: TypeAlias = int | str
+# What domain.diff calls a JsonObject; msgspec can't build a decoder from a recursive alias.
+WireObject: TypeAlias = dict[str, Any]
 
 
 class _Client(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -107,7 +107,7 @@ class Snapshot(_Server, tag="snapshot"):
     epoch: str
     seq: int
     block: BlockRefMessage
-    state: dict[str, JsonObject]
+    state: dict[str, WireObject]
     checksum: int
     cursor: str
     part: int
@@ -141,8 +141,8 @@ class ChangeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prev: int
     seq: int
     cursor: str
-    set: dict[str, JsonObject] = {}
-    patch: dict[str, JsonObject] = {}
+    set: dict[str, WireObject] = {}
+    patch: dict[str, WireObject] = {}
     remove: list[str] = []
     checksum: int | None = None
 

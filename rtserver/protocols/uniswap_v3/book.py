@@ -402,9 +402,15 @@ class UniswapV3Book:
         """Return whether everything that a block touched has been read."""
         if self._stale_pools or self._stale_ticks or self._stale_cores or self._stale_ids:
             return False
-        self._urgent = {token_id for token_id in self._urgent if not self.position_ready(token_id)}
-        # A position whose history is still to be read shows its fees as unknown until then.
-        return all(token_id in self._load_history for token_id in self._urgent)
+        # What history says of fees may come a frame later; until then they are shown as unknown.
+        self._urgent = {token_id for token_id in self._urgent if not self._is_read(token_id)}
+        return not self._urgent
+
+    def _is_read(self, token_id: TokenId) -> bool:
+        nft = self._nfts.get(token_id)
+        if nft is None:
+            return token_id not in self._load_ids
+        return nft.range.is_ready() and self._tokens_of(nft.range.pool) is not None
 
     def plan(self, load_budget: int) -> Plan:
         """Return the reads for all that is stale, and at most `load_budget` reads for what was never read."""

@@ -1,0 +1,257 @@
+"""An engine on a real node with a sink that keeps what a client would, and the chain's own answers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from eth_abi.abi import decode, encode
+
+from rtserver.chain.linker import Linker
+from rtserver.chain.reader import ChainReader
+from rtserver.chain.rpc import Endpoint, HttpEndpoint, RpcError, WsEndpoint
+from rtserver.chain.source import ChainSource
+from rtserver.demo.lab import Lab
+from rtserver.domain.diff import State, apply
+from rtserver.domain.errors import ClientError
+from rtserver.domain.ids import Address, ChainId
+from rtserver.domain.update import BlockUpdate
+from rtserver.engine.core import EngineCore
+from rtserver.engine.runner import ChainRunner
+from rtserver.obs.metrics import Metrics
+from rtserver.protocols.channels import Channel, OwnerChannel, PoolChannel, PositionChannel
+from rtserver.protocols.registry import adapters
+from rtserver.worth.pool_prices import PoolPrices
+
+CHAIN = ChainId(31337)
+KIND = "uniswap-v3"
+MAX_U128 = 2**128 - 1
+MAX_U256 = 2**256 - 1
+
+
+class Keeper:
+    """A sink that keeps every channel's state by applying changes only, as a client does."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {}
+        self.refused: dict[str, ClientError] = {}
+        self.updates: list[BlockUpdate] = []
+        self._news = asyncio.Event()
+
+    def publish(self, update: BlockUpdate) -> None:
+        for name, change in update.changes.items():
+            apply(self.states[name], change)
+        for name, state in update.opened.items():
+            self.states[name] = {key: dict(value) for key, value in state.items()}
+        self.refused.update(update.refused)
+        self.updates.append(update)
+        self._news.set()
+
+    @property
+    def head(self) -> str:
+        return self.updates[-1].header.hash if self.updates else ""
+
+    async def until(self, condition: Any, *, within_s: float = 20.0) -> None:
+        """Wait until a condition holds; re-examined at every step."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+
+class World:
+    """A lab, an engine that follows its chain, and what a client would know."""
+
+    def __init__(self, lab: Lab, runner: ChainRunner, keeper: Keeper, reader: ChainReader, metrics: Metrics) -> None:
+        self.lab = lab
+        self.runner = runner
+        self.keeper = keeper
+        self.reader = reader
+        self.metrics = metrics
+        self._node = HttpEndpoint(lab.node.http_url, timeout_s=30)
+
+    # --- wishes ---------------------------------------------------------------------------------------
+
+    async def open(self, *channels: Channel) -> None:
+        """Open channels and wait for their state."""
+        for channel in channels:
+            self.runner.want(channel)
+        names = [channel.name for channel in channels]
+        await self.keeper.until(
+            lambda: all(name in self.keeper.states or name in self.keeper.refused for name in names)
+        )
+
+    async def open_owners(self, owners: Iterable[str] | None = None) -> None:
+        await self.open(*(owner_channel(owner) for owner in owners or self.lab.owners))
+
+    def owner(self, owner: str) -> State:
+        return self.keeper.states[owner_channel(owner).name]
+
+    def position(self, token_id: int) -> dict[str, Any]:
+        state = self.keeper.states[position_channel(token_id).name]
+        return state[str(token_id)]
+
+    async def settled(self, block_hash: str | None = None) -> None:
+        """Wait until the engine has published the chain's head."""
+        wanted = (block_hash or self.lab.head.hash).lower()
+        await self.keeper.until(lambda: self.keeper.head == wanted)
+
+    # --- the truth ------------------------------------------------------------------------------------
+
+    async def batch(self, requests: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(requests), 200):
+            answers += await self._node.send(requests[start : start + 200])
+        return answers
+
+    def _call(self, signature: bytes, args: bytes, block: str, sender: str | None = None) -> tuple[str, list[Any]]:
+        call = {"to": self.lab.deployment.position_manager, "data": "0x" + (signature + args).hex()}
+        if sender is not None:
+            call["from"] = sender
+        return "eth_call", [call, {"blockHash": block}]
+
+    async def truth(self, views: Sequence[dict[str, Any]], block: str) -> list[str]:
+        """Return every difference between views and the chain's own answers at a block."""
+        requests = []
+        for view in views:
+            token_id, owner, liquidity = int(view["tokenId"]), view["owner"], int(view["liquidity"])
+            requests.append(self._call(bytes.fromhex("99fbab88"), encode(["uint256"], [token_id]), block))
+            requests.append(self._call(bytes.fromhex("6352211e"), encode(["uint256"], [token_id]), block))
+            args = encode(["(uint256,uint128,uint256,uint256,uint256)"], [(token_id, liquidity, 0, 0, MAX_U256)])
+            requests.append(self._call(bytes.fromhex("0c49ccbe"), args, block, owner))
+            args = encode(["(uint256,address,uint128,uint128)"], [(token_id, owner, MAX_U128, MAX_U128)])
+            requests.append(self._call(bytes.fromhex("fc6f7865"), args, block, owner))
+            requests.append(("eth_call", [{"to": view["pool"], "data": "0x3850c7bd"}, {"blockHash": block}]))
+        answers = iter(await self.batch(requests))
+        differences = []
+        for view in views:
+            position, holder, principal, collected, slot0 = (next(answers) for _ in range(5))
+            if isinstance(position, RpcError):
+                differences.append(f"{view['tokenId']} is served but does not exist at {block}")
+                continue
+            fields = decode(["uint96", "address", "address", "address", "uint24", "int24", "int24", "uint128"],
+                            bytes.fromhex(position[2:])[: 8 * 32])  # fmt: skip
+            amounts = (0, 0) if int(view["liquidity"]) == 0 else _pair(principal)
+            _, tick = decode(["uint160", "int24"], bytes.fromhex(slot0[2:])[:64])
+            expected = {
+                "liquidity": str(fields[7]),
+                "tickLower": fields[5],
+                "tickUpper": fields[6],
+                "feePips": fields[4],
+                "tick": tick,
+                "isActive": fields[7] > 0 and fields[5] <= tick < fields[6],
+                "amount0": str(amounts[0]),
+                "amount1": str(amounts[1]),
+                "collectable0": str(_pair(collected)[0]),
+                "collectable1": str(_pair(collected)[1]),
+            }
+            (owner,) = decode(["address"], bytes.fromhex(holder[2:]))
+            if owner.lower() != view["owner"].lower():
+                differences.append(f"{view['tokenId']} owner: {view['owner']} against {owner}")
+            differences += [
+                f"{view['tokenId']} {name}: {view[name]!r} against {value!r}"
+                for name, value in expected.items()
+                if view[name] != value
+            ]
+        return differences
+
+    async def assert_exact(self, block: str | None = None) -> int:
+        """Compare everything that is kept with the chain at a block; return how many positions that was."""
+        block = block or self.keeper.head
+        views = {
+            (name, key): view
+            for name, state in self.keeper.states.items()
+            if name.startswith(("owner:", "position:"))
+            for key, view in state.items()
+        }
+        differences = await self.truth(list(views.values()), block)
+        assert not differences, "\n".join(differences[:20])
+        return len(views)
+
+    async def assert_same_owners(self, owners: Iterable[str] | None = None) -> None:
+        """Compare who holds what with the chain."""
+        for owner in owners or self.lab.owners:
+            held = {f"{KIND}:{token_id}" for token_id in self.lab.book.owned_by(owner)}
+            assert set(self.owner(owner)) == held, owner
+
+    async def fresh(self) -> Keeper:
+        """Load the same channels anew at the same head; the chain must stand still."""
+        async with open_world(self.lab) as other:
+            for name in self.keeper.states:
+                await other.open(parse(name))
+            assert other.keeper.head == self.keeper.head
+            return other.keeper
+
+    async def close(self) -> None:
+        await self._node.close()
+
+
+def _pair(answer: Any) -> tuple[int, int]:
+    assert isinstance(answer, str), answer
+    return decode(["uint256", "uint256"], bytes.fromhex(answer[2:]))  # type: ignore[return-value]
+
+
+def owner_channel(owner: str) -> OwnerChannel:
+    return OwnerChannel(CHAIN, Address(owner.lower()))
+
+
+def position_channel(token_id: int) -> PositionChannel:
+    return PositionChannel(CHAIN, KIND, token_id)  # type: ignore[arg-type]
+
+
+def pool_channel(pool: str) -> PoolChannel:
+    return PoolChannel(CHAIN, Address(pool.lower()))
+
+
+def parse(name: str) -> Channel:
+    from rtserver.protocols.channels import parse_channel
+
+    return parse_channel(name, {int(CHAIN): frozenset({KIND})})
+
+
+@asynccontextmanager
+async def open_world(
+    lab: Lab, *, http: str | None = None, ws: str | None = None, reads: str = "http"
+) -> AsyncIterator[World]:
+    """Run an engine on the lab's node, or on endpoints in front of it."""
+    metrics = Metrics()
+    url = http or lab.node.http_url
+    endpoint: Endpoint = HttpEndpoint(url, timeout_s=10)
+    if reads == "ws":
+        endpoint = WsEndpoint(ws or lab.node.ws_url, timeout_s=10)
+    reader = ChainReader("local", [endpoint], metrics)
+    source = ChainSource(
+        chain_id=CHAIN,
+        name="local",
+        ws_urls=[ws or lab.node.ws_url],
+        reader=reader,
+        silence_s=60.0,
+        connect_timeout_s=5,
+        metrics=metrics,
+        linker=Linker(),
+    )
+    dollars = [Address(token.lower()) for token in lab.deployment.stablecoins]
+    book = adapters()[KIND].build(
+        CHAIN,
+        Address(lab.deployment.factory.lower()),
+        Address(lab.deployment.position_manager.lower()),
+        None,
+        dollars,
+    )
+    keeper = Keeper()
+    core = EngineCore(CHAIN, {KIND: book}, PoolPrices(dollars))
+    runner = ChainRunner(name="local", core=core, source=source, reader=reader, sink=keeper, metrics=metrics)
+    world = World(lab, runner, keeper, reader, metrics)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(source.run()), group.create_task(runner.run())]
+        try:
+            await keeper.until(lambda: keeper.updates)
+            await source.subscribed()
+            yield world
+        finally:
+            for task in tasks:
+                task.cancel()
+            await world.close()
+            await reader.close()
