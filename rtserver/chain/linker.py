@@ -137,9 +137,19 @@ class Linker:
         del self._window[: len(surplus)]
         return surplus
 
-    def restart(self, head: Header) -> tuple[Header, ...]:
-        """Forget everything and begin at a head; return what was forgotten."""
+    def restart(self, head: Header, ancestors: Sequence[Header] = ()) -> tuple[Header, ...]:
+        """Forget everything and begin at a head; return what was forgotten.
+
+        Args:
+            head: The new head.
+            ancestors: Blocks before it, oldest first; those that don't link up to it are left out.
+        """
         gone = tuple(self._window)
-        self._window = [head]
-        self._position = {head.hash: head.number}
+        window = [head]
+        for header in reversed(ancestors):
+            if header.hash != window[0].parent_hash or len(window) > self._depth:
+                break
+            window.insert(0, header)
+        self._window = window
+        self._position = {header.hash: header.number for header in window}
         return gone

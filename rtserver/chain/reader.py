@@ -110,6 +110,8 @@ class ChainReader:
     async def headers(self, first: int, last: int) -> list[Header]:
         """Return the headers of a range of heights, oldest first; those that the node doesn't have are left out."""
         requests: list[Request] = [("eth_getBlockByNumber", [hex(number), False]) for number in range(first, last + 1)]
+        if not requests:
+            return []
         return [header_of(answer) for answer in await self.request(requests, "head") if answer is not None]
 
     async def logs(self, blocks: Sequence[BlockHash], wanted: LogFilter) -> list[list[Log]]:

@@ -18,7 +18,7 @@ from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 from .heads import stream_heads
-from .linker import Duplicate, Gap, Linker, Next, Reorg, TooDeep
+from .linker import MAX_UNDO_BLOCKS, Duplicate, Gap, Linker, Next, Reorg, TooDeep
 from .reader import ChainReader
 from .rpc import endpoint_name
 
@@ -139,7 +139,13 @@ class ChainSource:
     async def start(self) -> Header:
         """Return the head to begin with."""
         head = await self._reader.latest()
-        self._linker.restart(head)
+        ancestors: list[Header] = []
+        try:
+            # So that a reorg right after the start is told as what it is.
+            ancestors = await self._reader.headers(max(head.number - MAX_UNDO_BLOCKS, 0), head.number - 1)
+        except (RetryableError, PermanentError) as error:
+            log.info("no blocks before the first", chain=self._name, error=str(error))
+        self._linker.restart(head, ancestors)
         self.head_seen_at = time.monotonic()
         return head
 

@@ -160,7 +160,15 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
                 await market.step()
         await node.set_block_time(plan.block_time_s)
     settings = folder / "rtserver.toml"
-    await asyncio.to_thread(settings.write_text, settings_toml(deployment, ws_url=node.ws_url, http_url=node.http_url))
+    await asyncio.to_thread(
+        settings.write_text,
+        settings_toml(
+            deployment,
+            ws_url=node.ws_url,
+            http_url=node.http_url,
+            owners=[exhibit.owner for exhibit in exhibits],
+        ),
+    )
 
     server: Child | None = None
     if plan.serve:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eth_utils.address import to_checksum_address
 
 from .deployment import Deployment
@@ -9,9 +11,12 @@ from .deployment import Deployment
 __all__ = ["settings_toml"]
 
 
-def settings_toml(deployment: Deployment, *, ws_url: str, http_url: str, name: str = "local") -> str:
-    """Return the TOML text: one chain, its two endpoints, its dollars and its Uniswap v3."""
+def settings_toml(
+    deployment: Deployment, *, ws_url: str, http_url: str, name: str = "local", owners: Sequence[str] = ()
+) -> str:
+    """Return the TOML text: one chain, its two endpoints, its dollars, its Uniswap v3; owners for the page."""
     dollars = ", ".join(f'"{to_checksum_address(address)}"' for address in deployment.stablecoins)
+    shown = ", ".join(f'"{to_checksum_address(owner)}"' for owner in owners)
     return f"""\
 [[chains]]
 id = {deployment.chain_id}
@@ -23,4 +28,7 @@ stablecoins = [{dollars}]
 kind = "uniswap-v3"
 factory = "{to_checksum_address(deployment.factory)}"
 position_manager = "{to_checksum_address(deployment.position_manager)}"
+
+[dashboard]
+owners = [{shown}]
 """

@@ -8,13 +8,14 @@ missing altogether is a difference. Dollar values are not the chain's to answer 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from ..domain.diff import JsonObject, JsonValue
 from ..protocols.addresses import checksum
 from .truth import PoolTruth, PositionTruth, TokenTruth
 
-__all__ = ["Difference", "Findings", "compare_pool", "compare_position", "price_fits"]
+__all__ = ["Difference", "Findings", "compare_pool", "compare_position", "differences", "price_fits"]
 
 # (field, what the server says, what the chain says); the chain's word is a sentence where no one value is right.
 Finding: TypeAlias = tuple[str, str, str]
@@ -170,6 +171,7 @@ def _shift(token0: TokenTruth, token1: TokenTruth) -> int | None:
     return token0.decimals - token1.decimals
 
 
+@lru_cache(maxsize=4096)  # Ranges repeat in every block.
 def sqrt_price_at(tick: int) -> Decimal:
     """Return sqrt(1.0001^tick), the ratio that TickMath approximates, to 100 digits."""
     return _EXACT.sqrt(_EXACT.power(_TICK_BASE, Decimal(tick)))

@@ -23,12 +23,14 @@ from ..protocols.uniswap_v3.reads import (
     LIQUIDITY,
     SLOT0,
     NftPosition,
+    balance_call,
     decode_address,
     decode_nft,
     decode_slot0,
     decode_uint,
     nft_call,
     owner_call,
+    token_of_owner_call,
 )
 
 __all__ = ["BlockGone", "PoolTruth", "PositionTruth", "TokenTruth", "TooManyPositions", "Truth"]
@@ -221,6 +223,31 @@ class Truth:
             for token_id, owner in zip(ids, map(decode_address, owners), strict=True)
             if owner is not None
         }
+
+    async def held_by(self, owners: Iterable[Address], block_hash: str) -> dict[Address, frozenset[TokenId]]:
+        """Return the NFTs that each owner holds at a block."""
+        wanted = list(dict.fromkeys(owners))
+        balances = await self._call([_Call(*balance_call(self._manager, owner)) for owner in wanted], block_hash)
+        places = [
+            (owner, index)
+            for owner, balance in zip(wanted, map(decode_uint, balances), strict=True)
+            for index in range(balance or 0)
+        ]
+        found = await self._call(
+            [_Call(*token_of_owner_call(self._manager, owner, index)) for owner, index in places], block_hash
+        )
+        held: dict[Address, set[TokenId]] = {owner: set() for owner in wanted}
+        for (owner, _), token_id in zip(places, map(decode_uint, found), strict=True):
+            if token_id is not None:
+                held[owner].add(TokenId(token_id))
+        return {owner: frozenset(ids) for owner, ids in held.items()}
+
+    def tokens_of(self, pool: Address) -> tuple[TokenTruth, TokenTruth] | None:
+        """Return the tokens of a pool that some position led to."""
+        for (token0, token1, _), known in self._pools.items():
+            if known == pool and token0 in self._tokens and token1 in self._tokens:
+                return self._tokens[token0], self._tokens[token1]
+        return None
 
     async def _learn(self, nfts: Sequence[NftPosition], block_hash: str) -> None:
         """Ask for the pools and tokens that are new."""

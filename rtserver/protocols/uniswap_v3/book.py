@@ -57,6 +57,7 @@ class UniswapV3Book:
         self._owned: dict[Address, set[TokenId]] = {}
         # Wishes.
         self._owners: dict[Address, OwnerWatch] = {}
+        self._undiscovered: dict[Address, None] = {}
         self._wanted_ids: dict[TokenId, int] = {}
         self._wanted_pools: dict[Address, int] = {}
         self._quote_pools: set[Address] = set()
@@ -112,6 +113,7 @@ class UniswapV3Book:
         watch = self._owners.get(owner)
         if watch is None:
             watch = self._owners[owner] = OwnerWatch(owner)
+            self._undiscovered[owner] = None
         watch.wishes += 1
 
     def unwant_owner(self, owner: Address) -> None:
@@ -123,6 +125,7 @@ class UniswapV3Book:
         if watch.wishes > 0:
             return
         del self._owners[owner]
+        self._undiscovered.pop(owner, None)
         for token_id in watch.awaiting - self._wanted_ids.keys():
             self._load_ids.pop(token_id, None)
         for token_id in list(self._owned.get(owner, ())):
@@ -272,7 +275,7 @@ class UniswapV3Book:
                 if watch is not None:
                     record.owners.add(owner)
                     if not watch.discovered:
-                        watch.restart()
+                        self._rediscover(watch)
             if token_id in self._nfts:
                 self._stale_ids.add(token_id)
             elif after in self._owners or before in self._owners or token_id in self._wanted_ids:
@@ -348,7 +351,7 @@ class UniswapV3Book:
                     self._mark_core(key)
             for owner in record.owners:
                 if (watch := self._owners.get(owner)) is not None and not watch.discovered:
-                    watch.restart()
+                    self._rediscover(watch)
             for token_id, (principal0, principal1) in record.principal_before.items():
                 if (nft := self._nfts.get(token_id)) is None:
                     continue
@@ -367,7 +370,11 @@ class UniswapV3Book:
                     self._begin_principal(nft, known=False)
             for owner in record.first_read_owners:
                 if (watch := self._owners.get(owner)) is not None:
-                    watch.restart()
+                    self._rediscover(watch)
+
+    def _rediscover(self, watch: OwnerWatch) -> None:
+        watch.restart()
+        self._undiscovered[watch.owner] = None
 
     def _mark_pool(self, pool: Pool) -> None:
         if pool.is_read:
@@ -394,13 +401,15 @@ class UniswapV3Book:
             if token_id not in self._nfts:
                 self._urge(token_id, None)
         for watch in self._owners.values():
-            watch.restart()
+            self._rediscover(watch)
 
     # --- reads ----------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
         """Return whether everything that a block touched has been read."""
         if self._stale_pools or self._stale_ticks or self._stale_cores or self._stale_ids:
+            return False
+        if any(self._owners[owner].urgent for owner in self._undiscovered):
             return False
         # What history says of fees may come a frame later; until then they are shown as unknown.
         self._urgent = {token_id for token_id in self._urgent if not self._is_read(token_id)}
@@ -459,9 +468,8 @@ class UniswapV3Book:
             if len(plan.calls) >= limit:
                 return
             self._plan_id(plan, token_id, self._load_ids[token_id])
-        for owner, watch in self._owners.items():
-            if watch.discovered:
-                continue
+        for owner in self._undiscovered:
+            watch = self._owners[owner]
             if len(plan.calls) >= limit:
                 return
             for index, call in watch.calls(self._manager, limit - len(plan.calls)):
@@ -665,11 +673,15 @@ class UniswapV3Book:
         ids = watch.settle()
         if ids is None:
             return
+        del self._undiscovered[watch.owner]
         self._journal.current.first_read_owners.add(watch.owner)
         for token_id in ids:
             if token_id not in self._nfts:
                 self._load_ids.setdefault(token_id, watch.owner)
                 watch.awaiting.add(token_id)
+                if watch.urgent:
+                    self._urgent.add(token_id)
+        watch.urgent = False
         self._stale_ids.update(self._owned.get(watch.owner, set()) - set(ids))
 
     def history_query(self) -> HistoryQuery | None:

@@ -19,18 +19,21 @@ class OwnerWatch:
     """One watched owner: how far its enumeration got, and which of its positions are still being read.
 
     Enumeration is consistent only if no NFT enters or leaves the owner between its reads: `restart` on
-    any transfer. `wishes` counts who wants this owner.
+    any transfer. `wishes` counts who wants this owner; `urgent` says that its positions were told to someone
+    before, so that the next step has to wait for the enumeration.
     """
 
     owner: Address
     wishes: int = 0
     discovered: bool = False
+    urgent: bool = False
     balance: int | None = None
     found: dict[int, TokenId] = field(default_factory=dict)
     awaiting: set[TokenId] = field(default_factory=set)
 
     def restart(self) -> None:
         """Begin the enumeration again."""
+        self.urgent = self.urgent or self.discovered
         self.discovered = False
         self.balance = None
         self.found.clear()
