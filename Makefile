@@ -85,5 +85,5 @@ $(UV_READY):
 # One environment for everything: the development tools are a tenth of the wait, and a second sync would undo the first.
 $(SYNCED): $(UV_READY) pyproject.toml uv.lock
 	@echo "installing locked dependencies into .venv …" >&2
-	@$(UV) sync --locked --python $(PYTHON)
+	@if [ -t 2 ]; then quiet=; else quiet=--quiet; fi; $(UV) sync $$quiet --locked --python $(PYTHON)
 	@touch $@

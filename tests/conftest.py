@@ -17,7 +17,13 @@ import uvloop
 from rtserver.demo.contracts import Contracts, load_contracts
 from rtserver.demo.deployment import Deployment
 from rtserver.demo.lab import Lab, open_lab
+from rtserver.demo.market import Market
 from rtserver.demo.node import AnvilNode
+from rtserver.demo.ports import free_port
+from rtserver.demo.process import Child
+from rtserver.demo.server import await_ready, start_server, url_of
+from rtserver.demo.settings_file import settings_toml
+from rtserver.demo.showcase import mint_exhibits
 from rtserver.demo.toolchain import Toolchain, install_toolchain
 
 ACCOUNTS = 24
@@ -74,3 +80,49 @@ async def lab(node: AnvilNode, contracts: Contracts, deployed_state: DeployedSta
     opened = Lab(node, contracts, deployed_state.deployment)
     await opened.catch_up()
     return opened
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The real server as a process of its own, on a chain with a market that never stops."""
+
+    url: str
+    lab: Lab
+    server: Child
+
+
+@pytest.fixture
+async def served(lab: Lab, tmp_path: Path) -> AsyncIterator[Served]:
+    """`rtserver serve` on this test's chain; a block a second, swaps in each."""
+    exhibits = await mint_exhibits(lab, seed=1)
+    market = Market(lab, seed=1)
+    for _ in range(20):
+        await market.step()
+    await lab.node.set_block_time(1.0)
+    settings = tmp_path / "rtserver.toml"
+    text = settings_toml(
+        lab.deployment,
+        ws_url=lab.node.ws_url,
+        http_url=lab.node.http_url,
+        owners=[exhibit.owner for exhibit in exhibits],
+    )
+    settings.write_text(text)
+    port = free_port()
+    server = start_server(settings, host="127.0.0.1", port=port, log=tmp_path / "server.log")
+    try:
+        url = url_of("127.0.0.1", port)
+        await await_ready(server, url)
+        async with asyncio.TaskGroup() as group:
+            trading = group.create_task(market.run())
+            try:
+                yield Served(url, lab, server)
+            finally:
+                trading.cancel()
+    finally:
+        await server.end(timeout_s=5.0)
+
+
+@pytest.fixture
+def server_url(served: Served) -> str:
+    """Where the page is."""
+    return served.url

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ..domain.diff import JsonObject
 from ..domain.errors import ClientError
-from ..domain.ids import ChainId, TokenId
+from ..domain.ids import Address, ChainId, TokenId
 from ..domain.text import cents_text
 from ..hub.hub import Hub
 from ..hub.stream import Stream
@@ -206,14 +206,21 @@ class Rest:
         return json_response({"version": self._version, "chains": chains})
 
     async def owners(self, request: web.Request) -> web.Response:
-        """Answer the owners that the page offers to look at, with their number of positions where known."""
-        entries = []
-        for owner in self._owners:
-            address = parse_address(owner)
-            streams = (self._hub.peek(OwnerChannel(ChainId(chain_id), address)) for chain_id in self._chains)
-            known = [len(stream.state) for stream in streams if stream is not None]
-            entries.append({"owner": checksum(address), "positions": sum(known) if known else None})
+        """Answer the owners that the page offers to look at, with their number of positions."""
+        counts = await asyncio.gather(*(self._count(parse_address(owner)) for owner in self._owners))
+        entries = [
+            {"owner": checksum(parse_address(owner)), "positions": count}
+            for owner, count in zip(self._owners, counts, strict=True)
+        ]
         return json_response({"owners": entries})
+
+    async def _count(self, owner: Address) -> int | None:
+        """Return how many positions an owner has on all chains, None while one of them does not answer."""
+        try:
+            streams = [await self.open(OwnerChannel(ChainId(chain_id), owner)) for chain_id in self._chains]
+        except ClientError:
+            return None
+        return sum(len(stream.state) for stream in streams)
 
 
 def _missing(token_id: TokenId, block: int) -> str:

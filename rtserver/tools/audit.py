@@ -10,7 +10,7 @@ from typing import Any
 from ..domain.ids import Address, TokenId
 from ..protocols.addresses import checksum
 from .capture import Job, owner_of
-from .compare import Difference, Findings, compare_pool, compare_position, differences
+from .compare import Difference, Findings, compare_head, compare_pool, compare_position, differences
 from .truth import BlockGone, Truth
 
 __all__ = ["Audit", "Tally"]
@@ -128,6 +128,8 @@ class Audit:
             if tokens is not None:
                 whole = await self._truth.pools([pool], job.block_hash, whole=True)
                 note(channel, compare_pool(entry, whole[pool], self._chain_id, tokens))
+        for entry in job.heads:
+            note("head", compare_head(entry, await self._truth.require(job.block_hash)))
         if job.owned is not None:
             note_owners = await self._compare_owners(job, job.owned)
             for owner, findings in note_owners.items():

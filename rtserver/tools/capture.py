@@ -27,6 +27,7 @@ class Job:
         positions: (channel, token id, object).
         gone: (channel, token id) of what the block removed.
         pools: (channel, object).
+        heads: What the `head:` channel shows, if it moved.
         owned: For each exactly watched owner the unstaked NFTs that it shows; None where the frame doesn't end a block.
         is_block: Whether it ends a block, and counts as one.
     """
@@ -36,12 +37,13 @@ class Job:
     positions: list[tuple[str, TokenId, JsonObject]] = field(default_factory=list)
     gone: list[tuple[str, TokenId]] = field(default_factory=list)
     pools: list[tuple[str, JsonObject]] = field(default_factory=list)
+    heads: list[JsonObject] = field(default_factory=list)
     owned: dict[Address, frozenset[TokenId]] | None = None
     is_block: bool = False
 
     def __bool__(self) -> bool:
         """Return whether there is anything to check."""
-        return bool(self.positions or self.gone or self.pools or self.owned)
+        return bool(self.positions or self.gone or self.pools or self.heads or self.owned)
 
 
 def owner_of(channel: str) -> Address | None:
@@ -117,6 +119,9 @@ class Capture:
     def _add(self, job: Job, channel: str, state: State, keys: "State | list[str] | tuple[str, ...]") -> None:
         if channel.startswith("pool:"):
             job.pools.extend((channel, state[key]) for key in keys)
+            return
+        if channel == self._head_channel:
+            job.heads.extend(state[key] for key in keys if key == "head")
             return
         for key in keys:
             if (token_id := self._token_id(channel, key)) is not None:

@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 
 from ..domain.diff import JsonObject, JsonValue
 from ..protocols.addresses import checksum
-from .truth import PoolTruth, PositionTruth, TokenTruth
+from .truth import BlockTruth, PoolTruth, PositionTruth, TokenTruth
 
-__all__ = ["Difference", "Findings", "compare_pool", "compare_position", "differences", "price_fits"]
+__all__ = ["Difference", "Findings", "compare_head", "compare_pool", "compare_position", "differences", "price_fits"]
 
 # (field, what the server says, what the chain says); the chain's word is a sentence where no one value is right.
 Finding: TypeAlias = tuple[str, str, str]
@@ -136,6 +136,17 @@ def compare_pool(entry: JsonObject, truth: PoolTruth, chain_id: int, tokens: tup
     ):
         fields.expect(name, "no answer" if value is None else str(value))
     _compare_price(fields, findings, "price", Decimal(truth.sqrt_price) / _Q96, _shift(*tokens))
+    return findings
+
+
+def compare_head(entry: JsonObject, truth: BlockTruth) -> Findings:
+    """Return what differs between the served head and the block of that hash."""
+    findings = Findings()
+    fields = _Fields(entry, findings)
+    fields.expect("number", truth.number)
+    fields.expect("hash", truth.hash)
+    fields.expect("parentHash", truth.parent_hash)
+    fields.expect("timestamp", truth.timestamp)
     return findings
 
 

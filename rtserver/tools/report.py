@@ -72,15 +72,16 @@ class Report:
             soft_wrap=True,
         )
 
-    def summary(self, tally: Tally, stats: Stats, seconds: float, calls: int) -> None:
-        """Print the outcome."""
+    def summary(self, tally: Tally, stats: Stats, seconds: float, calls: int, *, is_whole: bool) -> None:
+        """Print the outcome; `is_whole` says whether it went to its end."""
         if self._as_json:
             self._out.file.write(
                 orjson.dumps(_as_json(tally, stats, seconds, calls), option=orjson.OPT_INDENT_2).decode()
             )
             self._out.file.write("\n")
             return
-        mark = "[green]✔[/green]" if not tally.differences else "[red]✘[/red]"
+        good = "[green]✔[/green]" if is_whole else "[yellow]?[/yellow]"
+        mark = "[red]✘[/red]" if tally.differences else good
         self._out.print(
             f"{mark} {tally.blocks:,} blocks, {tally.positions:,} positions, {tally.values:,} values compared, "
             f"{tally.differences:,} differences, {tally.skipped:,} skipped, {stats.rollbacks:,} rollbacks seen",

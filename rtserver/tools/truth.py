@@ -33,13 +33,15 @@ from ..protocols.uniswap_v3.reads import (
     token_of_owner_call,
 )
 
-__all__ = ["BlockGone", "PoolTruth", "PositionTruth", "TokenTruth", "TooManyPositions", "Truth"]
+__all__ = ["BlockGone", "BlockTruth", "PoolTruth", "PositionTruth", "TokenTruth", "TooManyPositions", "Truth"]
 
 MAX_U128: Final = (1 << 128) - 1
 MAX_U256: Final = (1 << 256) - 1
 # Most public endpoints take 100 calls a batch.
 _BATCH: Final = 100
 _PAUSE_S: Final = 0.25
+# Source: EIP-1474, "requested resource not found": what anvil says of an orphan's hash.
+_RESOURCE_NOT_FOUND: Final = -32001
 
 
 def _selector(signature: str) -> bytes:
@@ -80,6 +82,16 @@ class PoolTruth:
     liquidity: int | None = None
     growth0: int | None = None
     growth1: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTruth:
+    """A block's header; the timestamp is in seconds."""
+
+    number: int
+    hash: str
+    parent_hash: str
+    timestamp: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +151,12 @@ class Truth:
             raise ChainUnavailable(f"the node does not tell its chain id: {answer}")
         return int(answer, 16)
 
-    async def require(self, block_hash: str) -> None:
-        """Raise BlockGone unless the node has the block."""
+    async def require(self, block_hash: str) -> BlockTruth:
+        """Return the block; raise BlockGone unless the node has it, as part of its chain."""
         (answer,) = await self._send([("eth_getBlockByHash", [block_hash, False])])
-        if answer is None or isinstance(answer, RpcError):
+        if not isinstance(answer, dict):
             raise BlockGone(block_hash)
+        return BlockTruth(int(answer["number"], 16), answer["hash"], answer["parentHash"], int(answer["timestamp"], 16))
 
     async def positions(self, token_ids: Iterable[TokenId], block_hash: str) -> dict[TokenId, PositionTruth | None]:
         """Return each position at a block, None for those that don't exist there.
@@ -208,6 +221,7 @@ class Truth:
         (supply,) = await self._call([_Call(self._manager, TOTAL_SUPPLY)], block_hash)
         count = decode_uint(supply)
         if count is None:
+            await self.require(block_hash)
             raise PermanentError(f"there is no position manager at {self._manager} on this node's chain")
         if count > limit:
             raise TooManyPositions(
@@ -259,6 +273,7 @@ class Truth:
         for key, answer in zip(keys, await self._call(calls, block_hash), strict=True):
             pool = decode_address(answer)
             if pool is None or pool == ZERO_ADDRESS:
+                await self.require(block_hash)
                 raise PermanentError(
                     f"the factory {self._factory} knows no pool of {key}: is it the manager's factory?"
                 )
@@ -281,7 +296,7 @@ class Truth:
                 requests.append(("eth_call", [transaction, {"blockHash": block_hash}]))
             for answer in await self._send(requests):
                 if isinstance(answer, RpcError):
-                    if answer.is_unknown_block:
+                    if answer.is_unknown_block or answer.code == _RESOURCE_NOT_FOUND:
                         raise BlockGone(block_hash) from answer
                     results.append(None)
                 elif not isinstance(answer, str):
@@ -299,5 +314,6 @@ class Truth:
                 return await self._endpoint.send(requests)
             except TransportError as error:
                 if time.monotonic() >= give_up_at:
-                    raise ChainUnavailable(f"no answer within {self._patience_s:g} s: {error}") from error
+                    text = f"the node gave no answer within {self._patience_s:g} s ({error}); is it running, and is --rpc right?"
+                    raise ChainUnavailable(text) from error
             await asyncio.sleep(_PAUSE_S)

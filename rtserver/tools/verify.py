@@ -142,7 +142,9 @@ class _Run:
                 except* RtserverError as errors:
                     problem = _first(errors)
                 stats = client.stats
-        self._report.summary(tally, stats, time.monotonic() - began, self._truth.calls)
+        if tally.values:
+            seconds = time.monotonic() - began
+            self._report.summary(tally, stats, seconds, self._truth.calls, is_whole=problem is None)
         if tally.differences:
             return 1
         if problem is not None:
