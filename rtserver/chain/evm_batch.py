@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
+from eth_abi.exceptions import DecodingError
 
 from ..protocols.addresses import raw
 from ..protocols.base import Call
@@ -136,7 +137,10 @@ def decode_answer(way: Way, answer: str, count: int) -> list[bytes | None]:
     if way is Way.JSON_BATCH:
         return [data]
     if way is Way.MULTICALL3:
-        (pairs,) = abi_decode(["(bool,bytes)[]"], data)
+        try:
+            (pairs,) = abi_decode(["(bool,bytes)[]"], data)
+        except (DecodingError, OverflowError) as error:
+            raise ValueError(f"not an answer of Multicall3: {error}") from error
         if len(pairs) != count:
             raise ValueError(f"{len(pairs)} results for {count} calls")
         return [bytes(result) if success else None for success, result in pairs]

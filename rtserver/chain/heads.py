@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
-import websockets
 from web3 import AsyncWeb3
-from web3.exceptions import PersistentConnectionError, ProviderConnectionError, Web3Exception
 from web3.providers.persistent import WebSocketProvider
 
 from ..domain.chain import Header
+from ..domain.errors import RetryableError
 from .decode import header_of
 from .rpc import TransportError, endpoint_name
 
@@ -48,14 +47,9 @@ async def stream_heads(url: str, connect_timeout_s: float, on_open: Callable[[],
         async for message in web3.socket.process_subscriptions():
             result: Any = message["result"]
             yield header_of(result)
-    except (
-        Web3Exception,
-        PersistentConnectionError,
-        ProviderConnectionError,
-        websockets.WebSocketException,
-        OSError,
-        TimeoutError,
-    ) as error:
+    except RetryableError:
+        raise
+    except Exception as error:
         raise TransportError(f"{name}: {type(error).__name__}") from error
     finally:
         await provider.disconnect()

@@ -93,10 +93,13 @@ def _unpack(answer: Any) -> Any:
     return RpcError(int(error.get("code", -32603)), str(error.get("message", "")), error.get("data"))
 
 
+class _NoBatches(Exception):
+    """The endpoint answered a batch with a single object: it takes none."""
+
+
 def _sort_batch(answers: Any, ids: Sequence[int]) -> list[Any]:
-    if isinstance(answers, dict):  # a node that takes no batches answers with one error
-        result = _unpack(answers)
-        raise result if isinstance(result, RpcError) else TransportError("a batch got a single answer")
+    if not isinstance(answers, list):
+        raise _NoBatches
     by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
     if any(request_id not in by_id for request_id in ids):
         raise TransportError("the answer to a batch lacks some of its ids")
@@ -119,10 +122,24 @@ class HttpEndpoint:
         self._url = url
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
+        self._takes_batches = True
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, requests: Sequence[Request]) -> list[Any]:
         """See `Endpoint.send`."""
+        if len(requests) > 1 and not self._takes_batches:
+            return await self._one_by_one(requests)
+        try:
+            return await self._exchange(requests)
+        except _NoBatches:
+            self._takes_batches = False
+            return await self._one_by_one(requests)
+
+    async def _one_by_one(self, requests: Sequence[Request]) -> list[Any]:
+        answers = await asyncio.gather(*(self._exchange([request]) for request in requests))
+        return [answer for (answer,) in answers]
+
+    async def _exchange(self, requests: Sequence[Request]) -> list[Any]:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
@@ -139,7 +156,7 @@ class HttpEndpoint:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise TransportError(f"{self.name}: HTTP {status}, not JSON") from error
-        if status >= 400 and not isinstance(answer, (dict, list)):
+        if status == 429 or status >= 500 or not isinstance(answer, (dict, list)):
             raise TransportError(f"{self.name}: HTTP {status}")
         return [_unpack(answer)] if len(ids) == 1 else _sort_batch(answer, ids)
 
@@ -179,7 +196,13 @@ class WsEndpoint:
         finally:
             for request_id in ids:
                 self._waiting.pop(request_id, None)
-        return [_unpack(message)] if len(ids) == 1 else _sort_batch(message, ids)
+        if len(ids) == 1:
+            return [_unpack(message)]
+        try:
+            return _sort_batch(message, ids)
+        except _NoBatches as error:
+            # Which request a lone error belongs to can't be told on a socket.
+            raise TransportError(f"{self.name}: takes no batches; add an http endpoint") from error
 
     async def _open(self) -> ClientConnection:
         async with self._opening:

@@ -160,7 +160,7 @@ class ChainSource:
             assert newest is not None
             try:
                 event = await self._link(newest)
-            except RetryableError as error:
+            except (RetryableError, PermanentError) as error:
                 log.warning("head could not be linked", chain=self._name, block=newest.number, error=str(error))
                 await asyncio.sleep(_RETRY_MIN_S)
                 continue

@@ -118,7 +118,10 @@ class ChainRunner:
                 elif load is not None and load.done():
                     self._absorb_load(load)
                     load = None
-                    self._publish(head, started)
+                    if self._core.is_settled():
+                        self._publish(head, started)
+                    else:
+                        self._unpublished = True
                 elif self._unpublished and load is None:
                     await self._catch_up(head, None, started)
 

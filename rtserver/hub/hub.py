@@ -30,6 +30,8 @@ from .stream import Encoder, Stream
 __all__ = ["Hub", "Interest", "Limits"]
 
 RequestId = int | str | None
+# How often time limits in seconds are looked after.
+_ROUND_S: Final = 1.0
 Waiter = Callable[[Stream | ClientError], None]
 
 
@@ -105,6 +107,7 @@ class Hub:
         self._sessions: dict[Session, None] = {}
         self._lagging: dict[Session, None] = {}
         self._heads: dict[ChainId, tuple[Header, float]] = {}
+        self._next_round = clock()
 
     # --- heads ----------------------------------------------------------------------------------------
 
@@ -397,6 +400,12 @@ class Hub:
         now = self._clock()
         for session in list(self._lagging):
             self._tend_laggard(session, now)
+        if now >= self._next_round:
+            self._next_round = now + _ROUND_S
+            self._round(now)
+
+    def _round(self, now: float) -> None:
+        """Look at every session and every idle channel; once a second, since there may be many."""
         limits = self.limits
         heads: dict[str, HeadMessage] | None = None
         for session in list(self._sessions):

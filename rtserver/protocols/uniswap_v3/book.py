@@ -104,7 +104,8 @@ class UniswapV3Book:
         self._wanted_ids.pop(token_id, None)
         nft = self._nfts.get(token_id)
         if nft is None:
-            self._load_ids.pop(token_id, None)
+            if not any(token_id in watch.awaiting for watch in self._owners.values()):
+                self._load_ids.pop(token_id, None)
         elif nft.owner not in self._owners:
             self._drop(nft)
 
@@ -753,6 +754,15 @@ class UniswapV3Book:
             if stable not in self._tokens:
                 self._load_tokens[stable] = None
 
+    def _forget_price(self, token: Address) -> None:
+        """Stop watching a token's dollar pools once no tracked pool holds it."""
+        pools = self._pools_of[token]
+        if token in self._stablecoins or any(self._pools[address].keeps_growth for address in pools):
+            return
+        for address in pools & self._quote_pools:
+            self._quote_pools.discard(address)
+            self._drop_pool_if_unused(self._pools[address])
+
     def _range(self, pool: Pool, lower: Tick, upper: Tick) -> Range:
         rng = pool.ranges.get((lower, upper))
         if rng is None:
@@ -789,10 +799,14 @@ class UniswapV3Book:
         self._drop_pool_if_unused(pool)
 
     def _drop_pool_if_unused(self, pool: Pool) -> None:
-        # Pools that may price a token stay: they are few, and shared by all its holders.
-        if pool.ranges or pool.address in self._wanted_pools or pool.address in self._quote_pools:
+        if pool.ranges or pool.address in self._wanted_pools:
             return
-        del self._pools[pool.address]
+        if pool.keeps_growth:
+            pool.keeps_growth = pool.has_growth = False
+            for token in (pool.token0, pool.token1):
+                self._forget_price(token)
+        if pool.address in self._quote_pools or self._pools.pop(pool.address, None) is None:
+            return
         for token in (pool.token0, pool.token1):
             self._pools_of[token].discard(pool.address)
         self._stale_pools.discard(pool.address)
