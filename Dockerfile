@@ -22,7 +22,7 @@ FROM build AS build-demo
 RUN uv sync --locked --no-default-groups --no-editable --extra demo
 
 FROM python:3.12-slim-bookworm AS base
-RUN useradd --system --uid 10001 --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin rtserver
+RUN useradd --uid 10001 --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin rtserver
 ENV PATH=/opt/rtserver/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -37,7 +37,9 @@ ENTRYPOINT ["rtserver"]
 
 FROM base AS demo
 # anvil and the Uniswap contracts are installed at the first start: keep them in a volume.
-ENV RTSERVER_CACHE_DIR=/var/cache/rtserver
+ENV RTSERVER_CACHE_DIR=/var/cache/rtserver \
+    npm_config_cache=/var/cache/rtserver/npm \
+    HOME=/tmp
 RUN install --directory --owner=rtserver --group=rtserver /var/cache/rtserver
 VOLUME /var/cache/rtserver
 COPY --from=build-demo /opt/rtserver /opt/rtserver

@@ -226,8 +226,8 @@ class InMemoryChain:
         probe = 1 << 96
         sqrt_lower, sqrt_upper = (sqrt_ratio_at_tick(Tick(tick)) for tick in (found.lower, found.upper))
         amounts = amounts_at(SqrtPriceX96(pool.sqrt_price), sqrt_lower, sqrt_upper, Liquidity(probe))
-        worth = sum(
-            amount * _TOKENS[symbol][1] * 10**18 // 10 ** _TOKENS[symbol][0]
+        worth: int = sum(
+            amount * _TOKENS[symbol][1] * 10**18 // pow(10, _TOKENS[symbol][0])
             for amount, symbol in zip(amounts, (pool.token0, pool.token1), strict=True)
         )
         return max(cents * 10**18 * probe // max(worth, 1), 1)

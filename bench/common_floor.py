@@ -11,14 +11,13 @@ from typing import Final, TypeAlias
 
 import orjson
 
+from bench.common_chain import MemoryNft, MemoryPool
 from rtserver.domain.clmath.amounts import amounts_at
 from rtserver.domain.clmath.fees import MASK_128, MASK_256, growth_inside, owed
 from rtserver.domain.clmath.tick_math import sqrt_ratio_at_tick
 from rtserver.domain.diff import JsonObject, diff
 from rtserver.domain.ids import Liquidity, RawAmount, SqrtPriceX96, Tick
 from rtserver.domain.text import cents_text, price_text
-
-from .common_chain import MemoryNft, MemoryPool
 
 __all__ = ["PlainPosition", "bare_arithmetic", "expected_fields", "floor_inputs"]
 

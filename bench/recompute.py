@@ -14,11 +14,15 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from bench.common import machine, machine_line
+from bench.common_chain import FACTORY, MANAGER, STABLES, InMemoryChain, MemoryPool
+from bench.common_floor import PlainPosition, bare_arithmetic, expected_fields, floor_inputs
 from rtserver.client.replica import Replica, Verdict
+from rtserver.domain.chain import Log
 from rtserver.domain.ids import Address, ChainId, TokenId
 from rtserver.engine.core import EngineCore
 from rtserver.hub.hub import Hub, Limits
@@ -29,10 +33,6 @@ from rtserver.protocols.channels import Channel, OwnerChannel, PositionChannel
 from rtserver.protocols.registry import adapters
 from rtserver.wire.messages import Block, Snapshot, decode_server
 from rtserver.worth.pool_prices import PoolPrices
-
-from .common import machine, machine_line
-from .common_chain import FACTORY, MANAGER, STABLES, InMemoryChain
-from .common_floor import PlainPosition, bare_arithmetic, expected_fields, floor_inputs
 
 __all__ = ["Row", "World", "main", "measure"]
 
@@ -132,9 +132,8 @@ class World:
         if self.core.is_opening:
             raise RuntimeError("not every channel opened")
 
-    def read(self) -> None:
-        """Mine a block and take in what it touched, as the engine would from a node."""
-        logs = self.chain.mine()
+    def read(self, logs: Sequence[Log]) -> None:
+        """Take in what the newest block touched, as the engine would from a node."""
         self.core.fold(self.chain.head().hash, logs)
         while not self.core.is_settled():
             plan = self.core.plan(0)
@@ -158,7 +157,10 @@ def measure(name: str, *, positions: int, blocks: int, in_range: float, owners: 
     changed = 0
     for index in range(-_WARM_UP, blocks):
         written = sum(outlet.size for outlet in world.outlets), sum(outlet.count for outlet in world.outlets)
-        read = _clock(world.read)
+        mined = chain.mine()
+        before = time.perf_counter_ns()
+        world.read(mined)
+        read = time.perf_counter_ns() - before
         head = chain.head()
         started = time.perf_counter_ns()
         update = world.core.evaluate(head, None, is_new_head=True)
@@ -166,8 +168,13 @@ def measure(name: str, *, positions: int, blocks: int, in_range: float, owners: 
         world.hub.publish(update)
         published = time.perf_counter_ns()
         prices = {pool.address: (world.cents(a), world.cents(b)) for pool, a, b in _tokens_of(world)}
-        floor = _clock(lambda: [bare_arithmetic(pool, rows, *prices[pool.address]) for pool, rows in bare])
-        straight = _clock(lambda: [one.recompute(prices[one.nft.pool.address]) for one in plain])
+        before = time.perf_counter_ns()
+        for pool, ranges in bare:
+            bare_arithmetic(pool, ranges, *prices[pool.address])
+        between = time.perf_counter_ns()
+        for one in plain:
+            one.recompute(prices[one.nft.pool.address])
+        floor, straight = between - before, time.perf_counter_ns() - between
         if index >= 0:
             row.evaluate.append((evaluated - started) / 1e3 / positions)
             row.encode.append((published - evaluated) / 1e3 / positions)
@@ -184,21 +191,13 @@ def measure(name: str, *, positions: int, blocks: int, in_range: float, owners: 
     return row
 
 
-def _clock(work: Callable[[], object]) -> int:
-    started = time.perf_counter_ns()
-    work()
-    return time.perf_counter_ns() - started
-
-
-def _tokens_of(world: World) -> list[tuple[Any, str, str]]:
+def _tokens_of(world: World) -> list[tuple[MemoryPool, str, str]]:
     """Return every pool with its tokens' addresses, as one of its positions shows them."""
     found = []
     for pool in world.chain.pools.values():
         if pool.nfts:
-            view = world.book.position(TokenId(pool.nfts[0].token_id))
-            assert view is not None
-            addresses = (str(view[token]["address"]).lower() for token in ("token0", "token1"))  # type: ignore[index,call-overload]
-            found.append((pool, *addresses))
+            view: Any = world.book.position(TokenId(pool.nfts[0].token_id))
+            found.append((pool, view["token0"]["address"].lower(), view["token1"]["address"].lower()))
     return found
 
 

@@ -26,24 +26,30 @@ app = typer.Typer(
     WebSocket clients. REST serves the first load. Every number equals what the chain itself answers at the
     block hash that comes with it.
 
+    \b
     EXAMPLES
-
-      rtserver demo                              a local chain with a market, and a page to watch it
-
-      rtserver serve --rpc wss://… --rpc https://…   a known chain: its id is asked for
-
-      rtserver serve --config rtserver.toml      any chain; see the README for the file
-
-      rtserver tail owner:1:0x…                  positions in the terminal, live
-
+      rtserver demo
+          a local chain with a market, and a page to watch it
+      rtserver serve --rpc wss://… --rpc https://…
+          a known chain (Ethereum, Base, Arbitrum, Optimism, Polygon, BNB Chain)
+      rtserver serve --config rtserver.toml
+          any chain; the README describes the file
+      rtserver tail owner:1:0x…
+          an owner's positions in the terminal, live
       rtserver verify --url http://127.0.0.1:8080 --rpc http://127.0.0.1:8545 --all
+          compare everything served with the chain
 
+    \b
     ENVIRONMENT
+      RTSERVER_PORT, RTSERVER_LIMITS__CHANNELS, …
+          every setting, nested with two underscores; it overrides the file,
+          and the command line overrides it
 
-      RTSERVER_PORT, RTSERVER_LIMITS__CHANNELS …   every setting, nested with two underscores; over the file,
-      under the command line.
-
-    EXIT STATUS: 0 done · 1 verify found a difference · 2 wrong settings, or something can't be reached.
+    \b
+    EXIT STATUS
+      0  done
+      1  verify found a difference
+      2  a setting is wrong, or something can't be reached
     """,
     no_args_is_help=True,
     add_completion=False,

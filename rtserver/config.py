@@ -185,8 +185,15 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any], rpc: Sequence
 
 def _explain(error: ValidationError, path: Path | None) -> str:
     where = "settings" if path is None else str(path)
-    lines = [f"{where}: {error.error_count()} wrong setting{'s' if error.error_count() > 1 else ''}"]
-    for problem in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    # A wrong entry leaves its list too short: that follows from the error already told.
+    problems = [
+        problem
+        for problem in found
+        if not (problem["type"] == "too_short" and any(_is_inside(other["loc"], problem["loc"]) for other in found))
+    ]
+    lines = [f"{where}: {len(problems)} wrong setting{'s' if len(problems) > 1 else ''}"]
+    for problem in problems:
         location = [str(part) for part in problem["loc"]]
         key = ".".join(location) or "settings"
         message = problem["msg"].removeprefix("Value error, ")
@@ -202,6 +209,10 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             shown = f" = {'(hidden)' if 'rpc' in location else repr(value)[:120]}"
         lines.append(f"  {key}{shown}: {message}")
     return "\n".join(lines)
+
+
+def _is_inside(inner: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(inner) > len(outer) and tuple(inner[: len(outer)]) == tuple(outer)
 
 
 def _suggest(location: Sequence[str]) -> str:

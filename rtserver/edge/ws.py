@@ -155,7 +155,7 @@ class Sockets:
         match message:
             case Subscribe():
                 channel = parse_channel(message.channel, self._rest.known)
-                self._hub.subscribe(session, channel, message.id, message.cursor)
+                self._hub.subscribe(session, channel, message.id, message.cursor, latest=message.mode == "latest")
             case Unsubscribe():
                 self._hub.unsubscribe(session, parse_channel(message.channel, self._rest.known), message.id)
             case Resync():

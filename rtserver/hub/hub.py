@@ -106,6 +106,7 @@ class Hub:
         self._idle_since: dict[str, float] = {}
         self._sessions: dict[Session, None] = {}
         self._lagging: dict[Session, None] = {}
+        self._holding: dict[Session, None] = {}
         self._heads: dict[ChainId, tuple[Header, float]] = {}
         self._next_round = clock()
 
@@ -155,6 +156,7 @@ class Hub:
         """Forget a session."""
         self._sessions.pop(session, None)
         self._lagging.pop(session, None)
+        self._holding.pop(session, None)
         for stream in session.joined.values():
             self._leave(session, stream)
         session.joined.clear()
@@ -171,8 +173,12 @@ class Hub:
         )
         session.send(encode(message), self._clock())
 
-    def subscribe(self, session: Session, channel: Channel, request_id: RequestId, cursor: str | None) -> None:
+    def subscribe(
+        self, session: Session, channel: Channel, request_id: RequestId, cursor: str | None, *, latest: bool = False
+    ) -> None:
         """Join a session to a channel: at once where it is open, else as soon as it has been read.
+
+        In mode `latest` changes may be merged whenever something is still unsent, as for a laggard.
 
         Raises:
             ClientError: `limit` when the session has too many channels.
@@ -185,10 +191,9 @@ class Hub:
             )
         stream = self._streams.get(name)
         if stream is not None:
-            self._join(session, stream, request_id, cursor)
+            self._join(session, stream, request_id, cursor, latest=latest)
             return
-        ids = session.pending.setdefault(name, [])
-        ids.append(request_id)
+        session.pending.setdefault(name, []).append((request_id, latest))
         self._waiting.setdefault(name, {})[session] = None
         self._want(channel)
 
@@ -210,8 +215,12 @@ class Hub:
         else:
             self._send_snapshot(session, stream, request_id)
 
-    def _join(self, session: Session, stream: Stream, request_id: RequestId, cursor: str | None) -> None:
+    def _join(
+        self, session: Session, stream: Stream, request_id: RequestId, cursor: str | None, *, latest: bool
+    ) -> None:
         session.joined[stream.channel] = stream
+        (session.latest.add if latest else session.latest.discard)(stream)
+        session.held.pop(stream, None)
         stream.listeners[session] = None
         session.written.pop(stream, None)
         self._idle_since.pop(stream.channel, None)
@@ -256,12 +265,15 @@ class Hub:
                 checksum, stream.cursor.encode(), index, len(parts),
             )  # fmt: skip
             session.send(b'%b,"state":%b%b' % (head, state, tail), now)
+        session.held.pop(stream, None)
         if session.lag_since is not None:
             session.written[stream] = stream.seq
 
     def _leave(self, session: Session, stream: Stream) -> None:
         stream.listeners.pop(session, None)
         session.written.pop(stream, None)
+        session.held.pop(stream, None)
+        session.latest.discard(stream)
         if not stream.listeners:
             self._idle_since[stream.channel] = self._clock()
 
@@ -351,6 +363,10 @@ class Hub:
             if session.is_full():
                 self._begin_lag(session, before, now)
                 continue
+            if session.latest and session.outlet.get_write_buffer_size():
+                streams = self._hold_back(session, streams, before)
+                if not streams and not rollback:
+                    continue
             key = tuple(streams)
             frame = frames.get(key)
             if frame is None:
@@ -362,9 +378,24 @@ class Hub:
         self._metrics.frames.inc(sent)
         self._metrics.frame_bytes.inc(sent_bytes)
 
+    def _hold_back(self, session: Session, streams: list[Stream], before: dict[Stream, int]) -> list[Stream]:
+        """Note which of the streams wait until the client has taken what is unsent; return the others."""
+        now_due = []
+        for stream in streams:
+            if stream in session.latest:
+                session.held.setdefault(stream, before[stream])
+                self._holding[session] = None
+            else:
+                now_due.append(stream)
+        return now_due
+
     def _begin_lag(self, session: Session, before: dict[Stream, int], now: float) -> None:
         session.lag_since = now
-        session.written = {stream: before.get(stream, stream.seq) for stream in session.joined.values()}
+        session.written = {
+            stream: session.held.get(stream, before.get(stream, stream.seq)) for stream in session.joined.values()
+        }
+        session.held.clear()
+        self._holding.pop(session, None)
         self._lagging[session] = None
         self._metrics.lagging.inc()
 
@@ -372,8 +403,8 @@ class Hub:
         self._streams[name] = stream
         self._wanted_at.pop(name, None)
         for session in self._waiting.pop(name, {}):
-            for request_id in session.pending.pop(name, []):
-                self._join(session, stream, request_id, None)
+            for request_id, latest in session.pending.pop(name, []):
+                self._join(session, stream, request_id, None, latest=latest)
         for waiter in self._waiters.pop(name, []):
             waiter(stream)
         if not stream.listeners:
@@ -384,7 +415,7 @@ class Hub:
         self._channels.pop(name, None)
         self._idle_since.pop(name, None)
         for session in self._waiting.pop(name, {}):
-            for request_id in session.pending.pop(name, []):
+            for request_id, _ in session.pending.pop(name, []):
                 self.reply_error(session, error, request_id)
         for waiter in self._waiters.pop(name, []):
             waiter(error)
@@ -400,6 +431,11 @@ class Hub:
         now = self._clock()
         for session in list(self._lagging):
             self._tend_laggard(session, now)
+        for session in list(self._holding):
+            if not session.outlet.get_write_buffer_size():
+                del self._holding[session]
+                held, session.held = session.held, {}
+                self._catch_up(session, held, now)
         if now >= self._next_round:
             self._next_round = now + _ROUND_S
             self._round(now)
@@ -429,20 +465,24 @@ class Hub:
         if session.outlet.get_write_buffer_size() == 0:
             written, session.written, session.lag_since = session.written, {}, None
             del self._lagging[session]
-            by_chain: dict[ChainId, list[bytes]] = {}
-            for stream, seq in written.items():
-                if stream.seq == seq:
-                    continue
-                fragment = stream.merged_fragment(seq)
-                if fragment is None:
-                    self._send_snapshot(session, stream, None)
-                else:
-                    by_chain.setdefault(stream.chain_id, []).append(fragment)
-            for chain_id, fragments in by_chain.items():
-                header = self._heads[chain_id][0]
-                session.send(_block_message(chain_id, header, fragments, b""), now)
+            self._catch_up(session, written, now)
         elif session.lag_since is not None and now - session.lag_since > SLOW_S:
             session.close(CloseCode.SLOW)
+
+    def _catch_up(self, session: Session, written: dict[Stream, int], now: float) -> None:
+        """Bring a session from what was written last to now: one merged change a channel, or a snapshot."""
+        by_chain: dict[ChainId, list[bytes]] = {}
+        for stream, seq in written.items():
+            if stream.seq == seq:
+                continue
+            fragment = stream.merged_fragment(seq)
+            if fragment is None:
+                self._send_snapshot(session, stream, None)
+            else:
+                by_chain.setdefault(stream.chain_id, []).append(fragment)
+        for chain_id, fragments in by_chain.items():
+            header = self._heads[chain_id][0]
+            session.send(_block_message(chain_id, header, fragments, b""), now)
 
     def _time_out(self, name: str) -> None:
         channel = self._channels.get(name)

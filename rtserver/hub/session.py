@@ -2,7 +2,8 @@
 
 The written rule for slow clients: over `LAG_BYTES` unsent the client is lagging and no change is written.
 Once drained it gets one merged change per channel, or a snapshot. After `SLOW_S` without draining it is
-sent away. So a laggard costs its transport's buffer and a few integers.
+sent away. So a laggard costs its transport's buffer and a few integers. A channel joined in mode "latest"
+is held back the same way as soon as anything is unsent: its client wants the newest state, not each step.
 """
 
 from collections.abc import Callable
@@ -46,8 +47,8 @@ class Session:
     """
 
     __slots__ = (
-        "_on_close", "awaiting_pong_since", "closing", "joined", "lag_since", "last_write", "name", "outlet", "pending",
-        "written", "written_bytes",
+        "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
+        "outlet", "pending", "written", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, name: str, outlet: Outlet, now: float, on_close: Callable[[CloseCode], None]) -> None:
@@ -56,8 +57,11 @@ class Session:
         self.closing = False
         # Channel → stream, in the order of joining.
         self.joined: dict[str, Stream] = {}
-        # Channels asked for whose state is still being read → request ids to answer.
-        self.pending: dict[str, list[int | str | None]] = {}
+        # Channels asked for whose state is still being read → (request id, mode "latest") to answer.
+        self.pending: dict[str, list[tuple[int | str | None, bool]]] = {}
+        # Streams joined in mode "latest", and those of them with changes held back → the seq written last.
+        self.latest: set[Stream] = set()
+        self.held: dict[Stream, int] = {}
         self.last_write = now
         self.awaiting_pong_since: float | None = None
         # While lagging: since when, and each channel's seq that was written last.

@@ -314,6 +314,6 @@ class Truth:
                 return await self._endpoint.send(requests)
             except TransportError as error:
                 if time.monotonic() >= give_up_at:
-                    text = f"no answer of the node within {self._patience_s:g} s ({error}): is it running, is --rpc right?"
+                    text = f"the node was silent for {self._patience_s:g} s ({error}): is it running, is --rpc right?"
                     raise ChainUnavailable(text) from error
             await asyncio.sleep(_PAUSE_S)

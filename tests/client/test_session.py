@@ -1,0 +1,532 @@
+"""The state machine by sequences of messages, without a socket and on a manual clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtserver.client.events import Beat, BlockUpdate, Connected, Failed, Finalized, Mismatch, Update
+from rtserver.client.session import ANSWER_TIMEOUT_S, MAX_HELD, MAX_WRONG_SNAPSHOTS, Phase, Session
+
+from .messages import Told, block_frame, block_json, heartbeat, welcome
+
+A = "owner:31337:0xAbCd000000000000000000000000000000000001"
+B = "pool:31337:0xAbCd000000000000000000000000000000000002"
+
+
+class Wire:
+    """A session with a server's end in the test's hands."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 100.0
+        self.session = Session(**options)
+        self.connect()
+
+    def connect(self) -> list[Any]:
+        self.session.connected(self.now)
+        return self.say(welcome())
+
+    def say(self, *messages: dict[str, Any]) -> list[Any]:
+        return [e for message in messages for e in self.session.receive(json.dumps(message), self.now)]
+
+    def sent(self) -> list[dict[str, Any]]:
+        self.session.tick(self.now)
+        return [json.loads(data) for data in self.session.outbox.take(self.now)]
+
+    def join(self, told: Told, name: str | None = None) -> list[Any]:
+        self.session.want(name or told.channel, self.now)
+        (request,) = self.sent()
+        assert request["type"] == "subscribe"
+        return self.say(*told.snapshot(request["id"]), told.subscribed(request["id"]))
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told(A, {"u:1": {"amount0": "5", "token0": {"symbol": "WETH"}}, "u:2": {"amount0": "7"}})
+
+
+def test_welcome_says_what_the_server_offers() -> None:
+    session = Session()
+    session.connected(0.0)
+    (event,) = session.receive(json.dumps(welcome(heartbeat_ms=2000)), 0.0)
+    assert isinstance(event, Connected)
+    assert (event.session, event.heartbeat_s, event.again) == ("s1", 2.0, False)
+    assert session.silent_at == 12.0
+
+
+def test_nothing_is_asked_before_the_welcome() -> None:
+    session = Session(token="t")
+    session.want(A, 0.0)
+    session.connected(0.0)
+    session.tick(0.0)
+    assert session.outbox.take(0.0) == []
+    session.receive(json.dumps(welcome()), 0.0)
+    assert [json.loads(data)["type"] for data in session.outbox.take(0.0)] == ["auth", "subscribe"]
+
+
+def test_another_protocol_is_refused() -> None:
+    session = Session()
+    session.connected(0.0)
+    (event,) = session.receive(json.dumps(welcome(protocol="rtserver.v9")), 0.0)
+    assert isinstance(event, Failed) and "rtserver.v9" in event.error.message
+
+
+def test_the_server_spelling_is_taken_over_by_request(wire: Wire, told: Told) -> None:
+    (update,) = wire.join(told, A.lower())
+    assert isinstance(update, Update)
+    assert (update.channel, update.kind, update.seq, update.proved) == (A, "snapshot", 1, True)
+    assert update.state == told.state
+    assert wire.session.replica(A.lower()) is wire.session.replica(A)
+    assert wire.session.phase(A) is Phase.LIVE
+    assert list(wire.session.replicas) == [A]
+
+
+def test_two_spellings_that_are_one_channel_share_a_copy(wire: Wire) -> None:
+    one = Told("position:31337:u:7", {"7": {"tokenId": "7"}})
+    wire.join(one)
+    wire.session.want("position:31337:u:007", wire.now)
+    (request,) = wire.sent()
+    assert request["channel"] == "position:31337:u:007"
+    (update,) = wire.say(*one.snapshot(request["id"]), one.subscribed(request["id"]))
+    assert update.channel == one.channel
+    assert wire.session.replica("position:31337:u:007") is wire.session.replica(one.channel)
+    wire.session.drop(one.channel)
+    assert wire.sent() == []  # the other spelling is still wanted
+    wire.session.drop("position:31337:u:007")
+    assert [m["type"] for m in wire.sent()] == ["unsubscribe"]
+
+
+def test_wanting_a_known_channel_answers_at_once(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    update = wire.session.want(A.lower(), wire.now)
+    assert update is not None and update.state == told.state
+    assert wire.sent() == []
+
+
+@given(parts=st.integers(1, 5), order=st.randoms(use_true_random=False))
+def test_a_snapshot_comes_in_parts_in_any_order(parts: int, order: Any) -> None:
+    wire = Wire()
+    told = Told(A, {f"u:{index}": {"n": str(index)} for index in range(9)})
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    messages = told.snapshot(request["id"], parts=parts)
+    order.shuffle(messages)
+    assert wire.say(*messages[:-1]) == []
+    (update,) = wire.say(messages[-1])
+    assert update.state == told.state
+
+
+def test_parts_of_another_snapshot_are_not_mixed_in(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    wire.say(told.snapshot(request["id"], parts=2)[0])
+    told.change(block_json(2), remove=["u:1"])
+    (update,) = wire.say(*told.snapshot(request["id"], parts=2))
+    assert update.state == {"u:2": {"amount0": "7"}}
+
+
+def test_changes_are_applied_and_told_as_one_block(wire: Wire, told: Told) -> None:
+    pool = Told(B, {"p": {"tick": 1}})
+    wire.join(told)
+    wire.join(pool)
+    block = block_json(2)
+    (frame,) = wire.say(
+        block_frame(
+            block,
+            told.change(block, set={"u:3": {"amount0": "1"}}, patch={"u:1": {"amount0": "6"}}, remove=["u:2"]),
+            pool.change(block, patch={"p": {"tick": 2}}, prove=True),
+        )
+    )
+    assert isinstance(frame, BlockUpdate)
+    assert [update.channel for update in frame.changes] == [A, B]
+    first, second = frame.changes
+    assert first.state == {"u:1": {"amount0": "6", "token0": {"symbol": "WETH"}}, "u:3": {"amount0": "1"}}
+    assert first.change is not None and first.change.remove == ["u:2"]
+    assert (first.proved, second.proved) == (False, True)
+    assert first.block.number == 2 and frame.inexact == frozenset()
+    assert wire.session.stats.applied == 2
+
+
+def test_states_that_were_told_stay_as_they_are(wire: Wire, told: Told) -> None:
+    (before,) = wire.join(told)
+    block = block_json(2)
+    wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": "6", "token0": {"symbol": "X"}}})))
+    assert before.state["u:1"] == {"amount0": "5", "token0": {"symbol": "WETH"}}
+    replica = wire.session.replica(A)
+    assert replica is not None and replica.state["u:1"]["amount0"] == "6"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"), [("prev", 0, "gap"), ("prev", 2, "gap"), ("epoch", "e2", "epoch")]
+)
+def test_a_change_that_does_not_fit_is_healed_by_a_snapshot(
+    wire: Wire, told: Told, field: str, value: Any, reason: str
+) -> None:
+    wire.join(told)
+    block = block_json(2)
+    change = told.change(block, patch={"u:1": {"amount0": "6"}})
+    (frame,) = wire.say(block_frame(block, {**change, field: value}))
+    assert frame.changes == () and frame.inexact == {A}
+    (request,) = wire.sent()
+    assert (request["type"], request["channel"], request["reason"]) == ("resync", A, reason)
+    assert wire.session.phase(A) is Phase.HEALING
+
+    # What comes before the snapshot is held, and what it covers is not applied twice.
+    block = block_json(3)
+    held = block_frame(block, told.change(block, patch={"u:1": {"amount0": "8"}}))
+    (frame,) = wire.say(held)
+    assert frame.changes == () and frame.inexact == {A}
+    (update,) = wire.say(*told.snapshot(request["id"]))
+    assert (update.kind, update.seq, update.state["u:1"]["amount0"]) == ("snapshot", 3, "8")
+    assert wire.session.phase(A) is Phase.LIVE
+    assert wire.session.stats.resyncs == 1 and wire.session.stats.reasons == {reason: 1}
+
+
+def test_held_changes_after_the_snapshot_are_applied(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    first, last = told.snapshot(request["id"], parts=2)
+    block = block_json(2)
+    frame = block_frame(block, told.change(block, patch={"u:1": {"amount0": "6"}}, prove=True))
+    wire.say(first)
+    (held,) = wire.say(frame)
+    assert held.changes == ()
+    snapshot, later = wire.say(last)
+    assert snapshot.state["u:1"]["amount0"] == "5"
+    assert isinstance(later, BlockUpdate) and later.changes[0].state["u:1"]["amount0"] == "6"
+    assert wire.session.phase(A) is Phase.LIVE and wire.session.checksum_ok
+
+
+def test_more_held_changes_than_fit_end_in_a_resync(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    snapshot = told.snapshot(request["id"])
+    for number in range(2, 4 + MAX_HELD):
+        block = block_json(number)
+        wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": str(number)}})))
+    wire.say(*snapshot)
+    (request,) = wire.sent()
+    assert (request["type"], request["reason"]) == ("resync", "gap")
+
+
+def test_a_patch_of_an_unknown_key_is_healed(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    block = block_json(2)
+    change = told.change(block, set={"u:9": {}})
+    del change["set"]
+    wire.say(block_frame(block, {**change, "patch": {"u:9": {"amount0": "1"}}}))
+    (request,) = wire.sent()
+    assert request["reason"] == "unknown_key"
+    replica = wire.session.replica(A)
+    assert replica is not None and "u:9" not in replica.state and replica.seq == 1
+
+
+def test_a_wrong_checksum_is_never_told(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    block = block_json(2)
+    mismatch, frame = wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": "6"}}, lie=1)))
+    assert isinstance(mismatch, Mismatch)
+    assert (mismatch.channel, mismatch.on, mismatch.theirs - mismatch.ours) == (A, "change", 1)
+    assert frame.changes == ()
+    assert not wire.session.checksum_ok and wire.session.stats.mismatches == 1
+    (request,) = wire.sent()
+    assert request["reason"] == "checksum"
+    (update,) = wire.say(*told.snapshot(request["id"]))
+    assert update.state == told.state and wire.session.checksum_ok
+
+
+def test_snapshots_that_contradict_themselves_are_given_up(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    events: list[Any] = []
+    for _ in range(MAX_WRONG_SNAPSHOTS):
+        (request,) = wire.sent()
+        events += wire.say(*told.snapshot(request["id"], lie=7))
+    assert [type(event) for event in events] == [Mismatch] * MAX_WRONG_SNAPSHOTS + [Failed]
+    assert events[-1].names == {A} and events[-1].error.code == "unrecoverable"
+    assert wire.session.phase(A) is None and wire.sent() == []
+
+
+def test_a_rollback_is_one_more_change(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    for number in (2, 3):
+        block = block_json(number)
+        wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": str(number)}})))
+    block = block_json(2, fork="b")
+    rollback = {"to": {"number": 1, "hash": block_json(1)["hash"]}, "dropped": [block_json(n)["hash"] for n in (2, 3)]}
+    (frame,) = wire.say(
+        block_frame(block, told.change(block, patch={"u:1": {"amount0": "5"}}, prove=True), rollback=rollback)
+    )
+    assert frame.rollback.to.number == 1 and len(frame.rollback.dropped) == 2
+    (update,) = frame.changes
+    assert (update.block.number, update.seq, update.rollback) == (2, 4, frame.rollback)
+    assert wire.session.stats.rollbacks == 1
+
+
+def test_a_rollback_may_reach_back_further_than_is_known(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    block = block_json(2)
+    (frame,) = wire.say(block_frame(block, told.change(block, prove=True), rollback={"to": None, "dropped": []}))
+    assert frame.rollback.to is None and len(frame.changes) == 1
+
+
+def test_a_heartbeat_is_answered_and_reveals_a_lost_last_message(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    (event,) = wire.say(heartbeat({A: 1}))
+    assert isinstance(event, Beat)
+    assert [m["type"] for m in wire.sent()] == ["pong"]
+    wire.say(heartbeat({A: 2, B: 9}))
+    assert [m["type"] for m in wire.sent()] == ["pong", "resync"]
+    wire.say(heartbeat({A: 2}))
+    assert [m["type"] for m in wire.sent()] == ["pong"]  # it is being healed already
+    assert wire.session.stats.reasons == {"missed": 1}
+
+
+def test_after_a_reconnect_a_channel_goes_on_from_its_cursor(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    cursor = told.cursor
+    wire.session.disconnected(wire.now)
+    assert wire.session.phase(A) is Phase.IDLE
+    (connected,) = wire.connect()
+    assert connected.again
+    (request,) = wire.sent()
+    assert (request["type"], request["cursor"]) == ("subscribe", cursor)
+    # What was missed comes first, `subscribed` last.
+    block = block_json(5)
+    wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": "9"}})))
+    caught_up, resumed = wire.say(told.subscribed(request["id"], "resumed"))
+    assert isinstance(caught_up, BlockUpdate) and caught_up.changes[0].kind == "change"
+    assert (resumed.kind, resumed.seq, resumed.state["u:1"]["amount0"]) == ("resumed", 2, "9")
+    assert wire.session.phase(A) is Phase.LIVE
+    assert (wire.session.stats.resumed, wire.session.stats.reconnects, wire.session.stats.resyncs) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("lost", ["seq", "epoch"])
+def test_a_resume_that_does_not_add_up_is_healed(wire: Wire, told: Told, lost: str) -> None:
+    wire.join(told)
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    (request,) = wire.sent()
+    subscribed = told.subscribed(request["id"], "resumed")
+    subscribed[lost] = {"seq": 5, "epoch": "other"}[lost]
+    assert wire.say(subscribed) == []
+    (again,) = wire.sent()
+    assert again["type"] == "resync"
+
+
+def test_a_resume_may_be_answered_with_a_snapshot(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    (request,) = wire.sent()
+    fresh = Told(A, {"u:9": {}}, epoch="e2")
+    (update,) = wire.say(*fresh.snapshot(request["id"]), fresh.subscribed(request["id"]))
+    assert (update.kind, update.epoch, update.state) == ("snapshot", "e2", {"u:9": {}})
+
+
+def test_half_a_snapshot_does_not_survive_the_connection(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    wire.say(told.snapshot(request["id"], parts=2)[0])
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    (request,) = wire.sent()
+    assert "cursor" not in request
+    assert wire.say(told.snapshot(request["id"], parts=2)[1]) == []
+
+
+def test_what_is_not_answered_is_asked_again(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (first,) = wire.sent()
+    assert wire.session.next_at(wire.now) == wire.now + ANSWER_TIMEOUT_S
+    wire.now += ANSWER_TIMEOUT_S
+    (second,) = wire.sent()
+    assert (second["type"], second["id"] != first["id"]) == ("subscribe", True)
+    wire.say(*told.snapshot(second["id"]))
+    wire.say(heartbeat({A: 7}))
+    wire.sent()
+    wire.now += ANSWER_TIMEOUT_S
+    assert [m["type"] for m in wire.sent()] == ["resync"]
+
+
+def test_a_refusal_reaches_whoever_asked(wire: Wire) -> None:
+    wire.session.want("owner:1:nobody", wire.now)
+    (request,) = wire.sent()
+    (event,) = wire.say({"type": "error", "id": request["id"], "code": "bad_channel", "message": "no"})
+    assert isinstance(event, Failed)
+    assert (event.names, event.error.code, event.error.message) == ({"owner:1:nobody"}, "bad_channel", "no")
+    assert wire.session.phase("owner:1:nobody") is None
+
+
+def test_a_rate_limit_is_waited_for(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    error = {"type": "error", "id": request["id"], "code": "rate", "message": "slow", "retryAfterMs": 1500}
+    assert wire.say(error) == []
+    assert wire.sent() == [] and wire.session.next_at(wire.now) == wire.now + 1.5
+    wire.now += 1.5
+    assert [m["type"] for m in wire.sent()] == ["subscribe"]
+
+
+def test_a_channel_that_was_there_is_retried_and_not_given_up(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    (request,) = wire.sent()
+    assert wire.say({"type": "error", "id": request["id"], "code": "chain_unavailable", "message": "down"}) == []
+    wire.now += 60
+    (request,) = wire.sent()
+    assert "cursor" in request
+
+
+@pytest.mark.parametrize("code", ["unrecoverable", "bad_request"])
+def test_a_cursor_that_is_refused_is_dropped_once(wire: Wire, told: Told, code: str) -> None:
+    wire.join(told)
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    (request,) = wire.sent()
+    assert wire.say({"type": "error", "id": request["id"], "code": code, "message": "x"}) == []
+    wire.now += 60
+    (request,) = wire.sent()
+    assert request["type"] == "subscribe" and "cursor" not in request
+    (event,) = wire.say({"type": "error", "id": request["id"], "code": code, "message": "x"})
+    assert isinstance(event, Failed)
+
+
+def test_an_error_without_a_request_is_told(wire: Wire) -> None:
+    (event,) = wire.say({"type": "error", "id": None, "code": "token_expired", "message": "m"})
+    assert isinstance(event, Failed) and event.names == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        ('{"type":"weather","sun":true}', (1, 0)),
+        ('{"type":"block","chainId":"x"}', (0, 1)),
+        ('{"no":"type"}', (0, 1)),
+        ("[]", (0, 1)),
+        ("{", (0, 1)),
+        (b"\xff\xfe", (0, 1)),
+    ],
+)
+def test_messages_that_are_not_understood_are_counted(wire: Wire, text: str | bytes, counted: tuple[int, int]) -> None:
+    assert wire.session.receive(text, wire.now) == []
+    assert (wire.session.stats.unknown, wire.session.stats.invalid) == counted
+
+
+def test_more_fields_than_known_are_passed_over(wire: Wire, told: Told) -> None:
+    wire.session.want(A, wire.now)
+    (request,) = wire.sent()
+    (message,) = told.snapshot(request["id"])
+    assert len(wire.say({**message, "mood": "good"})) == 1
+
+
+def test_finalized_and_bye(wire: Wire) -> None:
+    (event,) = wire.say({"type": "finalized", "chainId": 1, "number": 9, "hash": "0x9"})
+    assert event == Finalized(chain_id=1, number=9, hash="0x9")
+    assert wire.say({"type": "bye", "code": 4001, "reconnect": True, "afterMs": 700}) == []
+    assert wire.session.bye is not None and wire.session.bye.after_ms == 700
+    wire.session.disconnected(wire.now)
+    assert wire.session.bye is None
+
+
+def test_a_channel_of_the_servers_own_choice_is_kept_while_connected(wire: Wire) -> None:
+    told = Told("position:31337:u:7", {"7": {"tokenId": "7"}})
+    (update,) = wire.say(*told.snapshot())
+    assert update.state == told.state
+    block = block_json(2)
+    (frame,) = wire.say(block_frame(block, told.change(block, patch={"7": {"x": 1}})))
+    assert len(frame.changes) == 1
+    wire.session.disconnected(wire.now)
+    wire.connect()
+    assert wire.sent() == []
+
+
+def test_a_left_channel_is_not_taken_up_again(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    wire.session.drop(A)
+    (request,) = wire.sent()
+    assert (request["type"], request["channel"]) == ("unsubscribe", A)
+    block = block_json(2)
+    (frame,) = wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": "6"}})))
+    assert frame.changes == ()
+    assert wire.say(*told.snapshot()) == []
+    wire.say({"type": "unsubscribed", "id": request["id"], "channel": A})
+    assert wire.session.replicas == {}
+
+
+def test_silence_is_measured_from_the_last_message(wire: Wire) -> None:
+    wire.now += 24.9
+    assert not wire.session.is_silent(wire.now)
+    wire.now += 0.1
+    assert wire.session.is_silent(wire.now)
+    wire.say(heartbeat({}))
+    assert not wire.session.is_silent(wire.now)
+
+
+def test_messages_go_out_at_a_pace_and_pongs_at_once(wire: Wire) -> None:
+    for index in range(40):
+        wire.session.want(f"pool:1:{index}", wire.now)
+    assert len(wire.sent()) == 16
+    wire.say(heartbeat({}))
+    assert [m["type"] for m in wire.sent()] == ["pong"]
+    sent = 0
+    for _ in range(10):
+        wire.now = wire.session.next_at(wire.now)
+        sent += len(wire.sent())
+    assert sent <= 10 and wire.session.next_at(wire.now) - wire.now <= 0.5
+    wire.now += 100
+    assert len(wire.sent()) == 16
+
+
+@given(st.data())
+def test_whatever_is_lost_the_copy_converges(data: st.DataObject) -> None:
+    """Any mix of lost, doubled and corrupted frames and reconnects ends in the server's state."""
+    wire = Wire()
+    told = Told(A, {"u:1": {"n": "0"}})
+    wire.join(told)
+    number = 1
+    for _ in range(data.draw(st.integers(1, 12))):
+        number += 1
+        block = block_json(number)
+        change = told.change(block, patch={"u:1": {"n": str(number)}}, prove=data.draw(st.booleans()))
+        frame = block_frame(block, change)
+        match data.draw(st.sampled_from(["ok", "ok", "lost", "twice", "lie", "cut", "drop"])):
+            case "ok":
+                wire.say(frame)
+            case "twice":
+                wire.say(frame, frame)
+            case "lie":
+                wire.say(block_frame(block, {**change, "checksum": 1}))
+            case "cut":
+                wire.session.receive(json.dumps(frame)[:-9], wire.now)
+            case "drop":
+                wire.session.disconnected(wire.now)
+                wire.connect()
+            case _:
+                pass
+        if data.draw(st.booleans()):
+            _answer(wire, told)
+    wire.say(heartbeat({A: told.seq}))
+    _answer(wire, told)
+    replica = wire.session.replica(A)
+    assert replica is not None and replica.state == told.state and replica.seq == told.seq
+    assert wire.session.phase(A) is Phase.LIVE and wire.session.checksum_ok
+
+
+def _answer(wire: Wire, told: Told) -> None:
+    while messages := wire.sent():
+        for message in messages:
+            if message["type"] == "subscribe" and message.get("cursor") == told.cursor:
+                wire.say(told.subscribed(message["id"], "resumed"))
+            elif message["type"] in {"subscribe", "resync"}:
+                wire.say(*told.snapshot(message["id"]))
+        wire.now += 1
