@@ -48,8 +48,10 @@ demo: $(SYNCED) ## Start a local chain with a busy market, and a page to watch i
 
 .PHONY: test
 test: $(SYNCED) ## Install what the tests need, and run them all
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	  || .ci/apt-install "The page's tests drive a real browser, and there is no chromium on PATH." chromium
+	@missing=; \
+	  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
+	  $(BIN)/python -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing="$$missing libatomic1"; \
+	  [ -z "$$missing" ] || .ci/apt-install "The page's tests drive a real browser; this machine lacks: $$missing." $$missing
 	@exec $(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: lint

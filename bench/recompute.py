@@ -6,6 +6,9 @@ run, one for each owner), then moves all pools block by block and times the two 
 them, in the same process: the bare arithmetic, and the straightforward way of doing the same. Every value is
 checked against the formulas of domain.clmath, and sampled clients against their own copies.
 
+All times are CPU time of the one thread that does the work: on a quiet machine the same as the clock's, and
+on a shared one still comparable. They include the garbage collector's work.
+
     python -m bench.recompute [--positions 10000] [--blocks 15] [--json]
 """
 
@@ -78,7 +81,7 @@ class MemoryOutlet:
 
 @dataclass(slots=True)
 class Row:
-    """One run: microseconds per position and block, each as the least and the median over the blocks."""
+    """One run: microseconds of CPU per position, one number a block for each stage."""
 
     name: str
     positions: int
@@ -158,29 +161,30 @@ def measure(name: str, *, positions: int, blocks: int, in_range: float, owners: 
     for index in range(-_WARM_UP, blocks):
         written = sum(outlet.size for outlet in world.outlets), sum(outlet.count for outlet in world.outlets)
         mined = chain.mine()
-        before = time.perf_counter_ns()
+        before = time.thread_time_ns()
         world.read(mined)
-        read = time.perf_counter_ns() - before
+        read = time.thread_time_ns() - before
         head = chain.head()
-        started = time.perf_counter_ns()
+        started = time.thread_time_ns()
         update = world.core.evaluate(head, None, is_new_head=True)
-        evaluated = time.perf_counter_ns()
+        evaluated = time.thread_time_ns()
         world.hub.publish(update)
-        published = time.perf_counter_ns()
+        published = time.thread_time_ns()
         prices = {pool.address: (world.cents(a), world.cents(b)) for pool, a, b in _tokens_of(world)}
-        before = time.perf_counter_ns()
+        before = time.thread_time_ns()
         for pool, ranges in bare:
             bare_arithmetic(pool, ranges, *prices[pool.address])
-        between = time.perf_counter_ns()
+        between = time.thread_time_ns()
         for one in plain:
             one.recompute(prices[one.nft.pool.address])
-        floor, straight = between - before, time.perf_counter_ns() - between
+        floor, straight = between - before, time.thread_time_ns() - between
         if index >= 0:
             row.evaluate.append((evaluated - started) / 1e3 / positions)
             row.encode.append((published - evaluated) / 1e3 / positions)
             for values, spent in ((row.read, read), (row.floor, floor), (row.plain, straight)):
                 values.append(spent / 1e3 / positions)
             changed += sum(len(change.patch) + len(change.set) for change in update.changes.values())
+            changed += sum(map(len, update.patched.values()))
             row.frame_bytes += sum(outlet.size for outlet in world.outlets) - written[0]
             row.frames += sum(outlet.count for outlet in world.outlets) - written[1]
         if chain.number > _UNDO_BLOCKS:
@@ -320,7 +324,7 @@ def _table(rows: Sequence[Row]) -> str:
         lines += [
             f"{row.name}: {row.positions} positions, {row.blocks} blocks, all pools move; "
             f"{row.changed:.0%} change, {row.frame_bytes / row.blocks / row.positions:.0f} bytes each",
-            "                     min   median   µs a position and block",
+            "                     min   median   µs of CPU a position and block",
         ]
         for name, values in (
             ("evaluate", row.evaluate),

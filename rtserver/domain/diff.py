@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Change", "JsonObject", "JsonValue", "State", "apply", "compose", "diff", "diff_objects"]
+__all__ = ["Change", "EncodedPatch", "JsonObject", "JsonValue", "State", "apply", "compose", "diff", "diff_objects"]
 
 JsonValue: TypeAlias = "str | int | bool | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, "JsonValue"]
 State: TypeAlias = dict[str, JsonObject]
+# A patch as JSON text, made where it was computed, with a bit for each field or group of fields that it holds.
+# Of one key, a patch makes an earlier one needless if it holds at least its bits.
+EncodedPatch: TypeAlias = tuple[int, str]
 
 
 @dataclass(slots=True)
@@ -37,6 +40,19 @@ def _holds_null(value: JsonValue) -> bool:
     return value is None or (isinstance(value, dict) and any(map(_holds_null, value.values())))
 
 
+def _loses_inner(old: JsonValue, new: JsonValue) -> bool:
+    """Return whether a field of a nested object goes away, at any level.
+
+    Also when the object as a whole gives way to something else: two patches in a row, object → text → object,
+    would compose into one that merges the last object into the first.
+    """
+    if not isinstance(old, dict):
+        return False
+    if not isinstance(new, dict):
+        return True
+    return any(name not in new or _loses_inner(value, new[name]) for name, value in old.items())
+
+
 def diff_objects(old: JsonObject, new: JsonObject) -> JsonObject | None:
     """Return the patch from one object to another, or None where only a replacement can say it.
 
@@ -48,10 +64,8 @@ def diff_objects(old: JsonObject, new: JsonObject) -> JsonObject | None:
     if any(_holds_null(value) for value in patch.values()):
         return None
     # Nested objects are sent whole: RFC 7396 would merge them, which can't take an inner field away.
-    for name, value in patch.items():
-        inner = old.get(name)
-        if isinstance(value, dict) and isinstance(inner, dict) and (inner.keys() - value.keys()):
-            return None
+    if any(_loses_inner(old.get(name), value) for name, value in patch.items()):
+        return None
     return patch
 
 

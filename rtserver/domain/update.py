@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .chain import Header, Rollback
-from .diff import Change, State
+from .diff import Change, EncodedPatch, State
 from .errors import ClientError
 from .ids import ChainId
 
@@ -14,7 +14,8 @@ __all__ = ["BlockUpdate"]
 class BlockUpdate:
     """One consistent step: after it, every channel's state is that of `header`.
 
-    `changes` are for channels with a state; `opened` gives the first state of channels that were wanted;
+    `changes` and `patched` are for channels with a state: channel → change, channel → key → patch as text. A
+    channel may stand in both; a key only in one. `opened` gives the first state of channels that were wanted;
     `refused` says why others will never have one. Objects may be shared between channels and are
     the engine's own: whoever keeps one copies it.
     """
@@ -24,5 +25,6 @@ class BlockUpdate:
     rollback: Rollback | None = None
     is_new_head: bool = True
     changes: dict[str, Change] = field(default_factory=dict)
+    patched: dict[str, dict[str, EncodedPatch]] = field(default_factory=dict)
     opened: dict[str, State] = field(default_factory=dict)
     refused: dict[str, ClientError] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from ..domain.diff import Change, JsonObject, State
 from ..domain.errors import ClientError
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
 from ..domain.update import BlockUpdate
+from ..protocols.addresses import checksum
 from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
 from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
 from .ports import Pricer
@@ -39,7 +40,7 @@ class EngineCore:
         self._pricer = pricer
         self._open: dict[str, Channel] = {}
         self._opening: dict[str, Channel] = {}
-        self._open_positions: dict[tuple[str, TokenId], str] = {}
+        self._open_positions: dict[str, dict[TokenId, str]] = {kind: {} for kind in self._books}
         self._open_owners: dict[Address, str] = {}
 
     # --- wishes ---------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ class EngineCore:
             return
         match channel:
             case PositionChannel():
-                self._open_positions.pop((channel.protocol, channel.token_id), None)
+                self._open_positions[channel.protocol].pop(channel.token_id, None)
                 self._books[channel.protocol].unwant_position(channel.token_id)
             case OwnerChannel():
                 self._open_owners.pop(channel.owner, None)
@@ -166,7 +167,7 @@ class EngineCore:
         update = BlockUpdate(chain_id=self._chain_id, header=header, rollback=rollback, is_new_head=is_new_head)
         for kind, book in self._books.items():
             repriced = self._pricer.update(book.quotes(), book.decimals)
-            self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced), update.changes)
+            self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced), update)
         head_name = f"head:{self._chain_id}"
         if is_new_head and head_name in self._open:
             update.changes[head_name] = Change(patch={_HEAD_KEY: head_object(header)})
@@ -186,7 +187,7 @@ class EngineCore:
 
     def _register(self, name: str, channel: Channel) -> None:
         if isinstance(channel, PositionChannel):
-            self._open_positions[channel.protocol, channel.token_id] = name
+            self._open_positions[channel.protocol][channel.token_id] = name
         elif isinstance(channel, OwnerChannel):
             self._open_owners[channel.owner] = name
 
@@ -220,8 +221,9 @@ class EngineCore:
                     )
                 return {str(views[0]["pool"]): views[0]}
 
-    def _distribute(self, kind: str, book: Book, result: Evaluation, changes: dict[str, Change]) -> None:
-        positions, owners = self._open_positions, self._open_owners
+    def _distribute(self, kind: str, book: Book, result: Evaluation, update: BlockUpdate) -> None:
+        positions, owners = self._open_positions[kind], self._open_owners
+        changes, patched = update.changes, update.patched
 
         def change_of(name: str) -> Change:
             change = changes.get(name)
@@ -230,7 +232,7 @@ class EngineCore:
             return change
 
         for token_id, owner in result.removed.items():
-            if (name := positions.get((kind, token_id))) is not None:
+            if (name := positions.get(token_id)) is not None:
                 change_of(name).remove.append(str(token_id))
             if (name := owners.get(owner)) is not None:
                 change_of(name).remove.append(f"{kind}:{token_id}")
@@ -238,24 +240,30 @@ class EngineCore:
             if before != after and (name := owners.get(before)) is not None:
                 change_of(name).remove.append(f"{kind}:{token_id}")
         for token_id, view in result.sets.items():
-            if (name := positions.get((kind, token_id))) is not None:
+            if (name := positions.get(token_id)) is not None:
                 _set(change_of(name), str(token_id), view)
             if (name := owners.get(_owner(book, token_id))) is not None:
                 _set(change_of(name), f"{kind}:{token_id}", view)
-        for token_id, patch in result.patches.items():
-            if (name := positions.get((kind, token_id))) is not None:
-                change_of(name).patch[str(token_id)] = patch
-            if (name := owners.get(_owner(book, token_id))) is not None:
+        for token_id, owner, patch in result.patches:
+            if (name := positions.get(token_id)) is not None:
+                patched[name] = {str(token_id): patch}
+            if (name := owners.get(owner)) is not None:
                 if token_id in result.moved:
                     whole = book.position(token_id)
                     assert whole is not None
                     _set(change_of(name), f"{kind}:{token_id}", whole)
+                elif (mine := patched.get(name)) is None:
+                    patched[name] = {f"{kind}:{token_id}": patch}
                 else:
-                    change_of(name).patch[f"{kind}:{token_id}"] = patch
-        for pool, view in result.pools.items():
+                    mine[f"{kind}:{token_id}"] = patch
+        for pool, shown in result.pools.items():
             name = PoolChannel(self._chain_id, pool).name
-            if name in self._open:
-                change_of(name).set[str(view["pool"])] = view
+            if name not in self._open:
+                continue
+            if shown is None:
+                change_of(name).remove.append(checksum(pool))
+            else:
+                change_of(name).set[str(shown["pool"])] = shown
 
 
 def _set(change: Change, key: str, view: JsonObject) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from ..domain.chain import Header
-from ..domain.diff import Change
+from ..domain.diff import EncodedPatch
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId
 from ..domain.update import BlockUpdate
@@ -25,11 +25,12 @@ from ..wire.cursor import parse_cursor
 from ..wire.frames import text_frame
 from ..wire.messages import Bye, ErrorMessage, HeadMessage, Heartbeat, Subscribed, Unsubscribed, Welcome, encode
 from .session import SLOW_S, Session
-from .stream import Encoder, Stream
+from .stream import Encoder, Stream, block_tag
 
 __all__ = ["Hub", "Interest", "Limits"]
 
 RequestId = int | str | None
+_NO_PATCHES: Final[dict[str, EncodedPatch]] = {}
 # How often time limits in seconds are looked after.
 _ROUND_S: Final = 1.0
 Waiter = Callable[[Stream | ClientError], None]
@@ -234,7 +235,7 @@ class Hub:
                 if fragment is not None:
                     how = "resumed"
                     header = self._heads[stream.chain_id][0]
-                    session.send(_block_message(stream.chain_id, header, [fragment], b""), self._clock())
+                    session.send(_block_message(stream.chain_id, header, [fragment], ""), self._clock())
         if how == "snapshot":
             self._send_snapshot(session, stream, request_id)
         if session.lag_since is not None:
@@ -254,13 +255,11 @@ class Hub:
         header = self._heads[stream.chain_id][0]
         parts = list(stream.snapshot_parts())
         checksum = stream.checksum()
+        request = b"" if request_id is None else b'"id":%b,' % orjson.dumps(request_id)
+        head = b'{"type":"snapshot",%b"channel":%b,"epoch":"%b","seq":%d,"block":%b' % (
+            request, orjson.dumps(stream.channel), stream.epoch.encode(), stream.seq, _block_json(header).encode(),
+        )  # fmt: skip
         for index, state in enumerate(parts, 1):
-            head = b'{"type":"snapshot"'
-            if request_id is not None:
-                head += b',"id":' + orjson.dumps(request_id)
-            head += b',"channel":%b,"epoch":"%b","seq":%d,"block":%b' % (
-                orjson.dumps(stream.channel), stream.epoch.encode(), stream.seq, _block_json(header),
-            )  # fmt: skip
             tail = b',"checksum":%d,"cursor":"%b","part":%d,"parts":%d}' % (
                 checksum, stream.cursor.encode(), index, len(parts),
             )  # fmt: skip
@@ -315,22 +314,27 @@ class Hub:
         if update.is_new_head or chain_id not in self._heads:
             self._heads[chain_id] = (header, now)
         encode_once = Encoder()
+        tag = block_tag(header.hash)
         rolled_back = update.rollback is not None
-        fragments: dict[Stream, bytes] = {}
-        before: dict[Stream, int] = {}
+        streams, patched = self._streams, update.patched
+        # The fragment of each stream that changed; its seq before is always one less than now.
+        fragments: dict[Stream, str] = {}
         for name, change in update.changes.items():
-            stream = self._streams.get(name)
+            stream = streams.get(name)
             if stream is not None and (change or rolled_back):
-                before[stream] = stream.seq
-                fragments[stream] = stream.apply(change, header.hash, encode_once, prove=rolled_back)
+                texts = patched.get(name, _NO_PATCHES)
+                fragments[stream] = stream.apply(change, tag, encode_once, prove=rolled_back, patched=texts, now=now)
+        for name, texts in patched.items():
+            stream = streams.get(name)
+            if stream is not None and stream not in fragments:
+                fragments[stream] = stream.apply(None, tag, encode_once, prove=rolled_back, patched=texts, now=now)
         if rolled_back:
             # A rollback is one more sequenced message on every channel of the chain, changed or not.
-            for stream in self._streams.values():
+            for stream in streams.values():
                 if stream.chain_id == chain_id and stream not in fragments:
-                    before[stream] = stream.seq
-                    fragments[stream] = stream.apply(Change(), header.hash, encode_once, prove=True)
+                    fragments[stream] = stream.apply(None, tag, encode_once, prove=True, now=now)
         if fragments:
-            self._fan_out(chain_id, header, fragments, before, _rollback_json(update), now)
+            self._fan_out(chain_id, header, fragments, _rollback_json(update), now)
         for name, state in update.opened.items():
             self._open_stream(name, Stream(name, chain_id, self._next_epoch(), state, header.hash, self._clock))
         for name, error in update.refused.items():
@@ -341,9 +345,8 @@ class Hub:
         self,
         chain_id: ChainId,
         header: Header,
-        fragments: dict[Stream, bytes],
-        before: dict[Stream, int],
-        rollback: bytes,
+        fragments: dict[Stream, str],
+        rollback: str,
         now: float,
     ) -> None:
         targets: dict[Session, list[Stream]] = {}
@@ -361,10 +364,15 @@ class Hub:
             if session.lag_since is not None:
                 continue
             if session.is_full():
-                self._begin_lag(session, before, now)
+                self._begin_lag(session, fragments, now)
                 continue
-            if session.latest and session.outlet.get_write_buffer_size():
-                streams = self._hold_back(session, streams, before)
+            if session.latest:
+                if session.outlet.get_write_buffer_size():
+                    streams = self._hold_back(session, streams)
+                elif session.held:
+                    # Drained since the last look: what was held back covers this step, too.
+                    held = self._let_go(session, now)
+                    streams = [stream for stream in streams if stream not in held]
                 if not streams and not rollback:
                     continue
             key = tuple(streams)
@@ -378,21 +386,29 @@ class Hub:
         self._metrics.frames.inc(sent)
         self._metrics.frame_bytes.inc(sent_bytes)
 
-    def _hold_back(self, session: Session, streams: list[Stream], before: dict[Stream, int]) -> list[Stream]:
+    def _hold_back(self, session: Session, streams: list[Stream]) -> list[Stream]:
         """Note which of the streams wait until the client has taken what is unsent; return the others."""
         now_due = []
         for stream in streams:
             if stream in session.latest:
-                session.held.setdefault(stream, before[stream])
+                session.held.setdefault(stream, stream.seq - 1)
                 self._holding[session] = None
             else:
                 now_due.append(stream)
         return now_due
 
-    def _begin_lag(self, session: Session, before: dict[Stream, int], now: float) -> None:
+    def _let_go(self, session: Session, now: float) -> dict[Stream, int]:
+        """Send what was held back; return the streams that were."""
+        held, session.held = session.held, {}
+        self._holding.pop(session, None)
+        self._catch_up(session, held, now)
+        return held
+
+    def _begin_lag(self, session: Session, fragments: dict[Stream, str], now: float) -> None:
         session.lag_since = now
         session.written = {
-            stream: session.held.get(stream, before.get(stream, stream.seq)) for stream in session.joined.values()
+            stream: session.held.get(stream, stream.seq - 1 if stream in fragments else stream.seq)
+            for stream in session.joined.values()
         }
         session.held.clear()
         self._holding.pop(session, None)
@@ -433,9 +449,7 @@ class Hub:
             self._tend_laggard(session, now)
         for session in list(self._holding):
             if not session.outlet.get_write_buffer_size():
-                del self._holding[session]
-                held, session.held = session.held, {}
-                self._catch_up(session, held, now)
+                self._let_go(session, now)
         if now >= self._next_round:
             self._next_round = now + _ROUND_S
             self._round(now)
@@ -471,7 +485,7 @@ class Hub:
 
     def _catch_up(self, session: Session, written: dict[Stream, int], now: float) -> None:
         """Bring a session from what was written last to now: one merged change a channel, or a snapshot."""
-        by_chain: dict[ChainId, list[bytes]] = {}
+        by_chain: dict[ChainId, list[str]] = {}
         for stream, seq in written.items():
             if stream.seq == seq:
                 continue
@@ -482,7 +496,7 @@ class Hub:
                 by_chain.setdefault(stream.chain_id, []).append(fragment)
         for chain_id, fragments in by_chain.items():
             header = self._heads[chain_id][0]
-            session.send(_block_message(chain_id, header, fragments, b""), now)
+            session.send(_block_message(chain_id, header, fragments, ""), now)
 
     def _time_out(self, name: str) -> None:
         channel = self._channels.get(name)
@@ -518,21 +532,21 @@ class Hub:
         return self._sessions.keys()
 
 
-def _block_json(header: Header) -> bytes:
-    return b'{"number":%d,"hash":"%b","parentHash":"%b","timestamp":%d}' % (
-        header.number, header.hash.encode(), header.parent_hash.encode(), header.timestamp,
-    )  # fmt: skip
+def _block_json(header: Header) -> str:
+    return (
+        f'{{"number":{header.number},"hash":"{header.hash}",'
+        f'"parentHash":"{header.parent_hash}","timestamp":{header.timestamp}}}'
+    )
 
 
-def _rollback_json(update: BlockUpdate) -> bytes:
+def _rollback_json(update: BlockUpdate) -> str:
     rollback = update.rollback
     if rollback is None:
-        return b""
+        return ""
     to = None if rollback.to is None else {"number": rollback.to.number, "hash": rollback.to.hash}
-    return b',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)})
+    return ',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)}).decode()
 
 
-def _block_message(chain_id: int, header: Header, fragments: Iterable[bytes], rollback: bytes) -> bytes:
-    return b'{"type":"block","chainId":%d,"block":%b,"changes":[%b]%b}' % (
-        chain_id, _block_json(header), b",".join(fragments), rollback,
-    )  # fmt: skip
+def _block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str) -> bytes:
+    head = f'{{"type":"block","chainId":{chain_id},"block":{_block_json(header)},"changes":['
+    return f"{head}{','.join(fragments)}]{rollback}}}".encode()

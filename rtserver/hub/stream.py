@@ -6,18 +6,17 @@ proves that nothing is missing: resuming, catching up after a lag and the ring a
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 import orjson
 
-from ..domain.diff import Change, JsonObject, State, compose
+from ..domain.diff import Change, EncodedPatch, JsonObject, State, compose
 from ..domain.ids import ChainId
 from ..wire.checksum import MASK_32, object_crc
 from ..wire.cursor import Cursor, cursor_text
 
-__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Stream"]
+__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Stream", "block_tag"]
 
 # The ring covers a reconnect (page reload, tunnel, deploy), not a night: a snapshot is cheaper than that.
 RING_ENTRIES: Final = 256
@@ -28,26 +27,29 @@ _CHECKSUM_EVERY: Final = 16
 PART_BYTES: Final = 256 * 1024
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     seq: int
     tag: str
-    change: Change
+    change: Change | None
+    patched: Mapping[str, EncodedPatch]
     at: float
+
+
+_NOTHING: Final[Mapping[str, EncodedPatch]] = {}
 
 
 class Encoder:
     """Encodes each object of one step once, however many channels hold it. Lives for one step."""
 
     def __init__(self) -> None:
-        self._known: dict[int, bytes] = {}
+        self._known: dict[int, str] = {}
         self._kept: list[JsonObject] = []
 
-    def __call__(self, value: JsonObject) -> bytes:
+    def __call__(self, value: JsonObject) -> str:
         """Return an object's JSON."""
         encoded = self._known.get(id(value))
         if encoded is None:
-            encoded = self._known[id(value)] = orjson.dumps(value)
+            encoded = self._known[id(value)] = orjson.dumps(value).decode()
             self._kept.append(value)  # an id is only unique while its object lives
         return encoded
 
@@ -65,8 +67,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_clock", "_crcs", "_name_json", "_ring", "_stale", "_sum", "_tags",
-        "chain_id", "channel", "epoch", "listeners", "seq", "state",
+        "_base_tag", "_clock", "_crcs", "_head", "_pending", "_ring", "_stale", "_state", "_sum",
+        "chain_id", "channel", "epoch", "listeners", "seq",
     )  # fmt: skip
 
     def __init__(
@@ -82,27 +84,46 @@ class Stream:
         self.chain_id = chain_id
         self.epoch = epoch
         self.seq = 0
-        self.state: State = {key: dict(value) for key, value in state.items()}
+        self._state: State = {key: dict(value) for key, value in state.items()}
+        # Patches that the state doesn't hold yet, by key, oldest first: parsed only when someone asks.
+        self._pending: dict[str, list[EncodedPatch]] = {}
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
         self._clock = clock
         self._ring: deque[_Entry] = deque(maxlen=RING_ENTRIES)
-        # The block tag at each seq from which a client may resume: one more than the ring has entries.
-        self._tags: dict[int, str] = {0: _tag(block_hash)}
+        # The block tag of the state before the ring's first entry: the oldest place to resume from.
+        self._base_tag = block_tag(block_hash)
         self._crcs: dict[str, int] = {}
         self._sum = 0
-        self._stale: set[str] = set(self.state)
-        self._name_json = orjson.dumps(channel)
+        self._stale: set[str] = set(self._state)
+        self._head = f'{{"channel":{orjson.dumps(channel).decode()},"epoch":"{epoch}","prev":'
+
+    @property
+    def state(self) -> State:
+        """Return the state; not to be changed."""
+        if self._pending:
+            for key, patches in self._pending.items():
+                target = self._state[key]
+                for _, text in patches:
+                    # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
+                    target.update(orjson.loads(text))
+            self._pending.clear()
+        return self._state
+
+    @property
+    def _tag_now(self) -> str:
+        return self._ring[-1].tag if self._ring else self._base_tag
 
     @property
     def cursor(self) -> str:
         """Return the place from which a client with this state resumes."""
-        return f"{self.epoch}.{self.seq}.{self._tags[self.seq]}"
+        return f"{self.epoch}.{self.seq}.{self._tag_now}"
 
     def checksum(self) -> int:
         """Return the state's checksum; costs the objects changed since it was last asked for."""
+        state = self.state
         for key in self._stale:
-            value = self.state.get(key)
+            value = state.get(key)
             crc = 0 if value is None else object_crc(key, value)
             self._sum += crc - self._crcs.pop(key, 0)
             if value is not None:
@@ -110,99 +131,151 @@ class Stream:
         self._stale.clear()
         return self._sum & MASK_32
 
-    def apply(self, change: Change, block_hash: str, encode: Encoder, *, prove: bool) -> bytes:
+    def apply(
+        self,
+        change: Change | None,
+        tag: str,
+        encode: Encoder,
+        *,
+        prove: bool,
+        patched: Mapping[str, EncodedPatch] = _NOTHING,
+        now: float | None = None,
+    ) -> str:
         """Take a change into state and ring; return its fragment of a `block` frame.
 
         Args:
-            change: What changes; may be empty when it only proves (a rollback).
-            block_hash: The block that the state is of afterwards.
+            change: What changes; None or empty when it only proves (a rollback).
+            tag: `block_tag` of the block that the state is of afterwards.
             encode: The step's encoder.
             prove: Whether the checksum has to be in it.
+            patched: Patches that are text already; keys that `change` doesn't name.
+            now: Monotonic seconds, where the caller knows them.
         """
-        state = self.state
-        stale = self._stale
-        for key in change.remove:
-            state.pop(key, None)
+        stale, pending = self._stale, self._pending
+        if change is not None:
+            change = self._apply_objects(change)
+        for key, patch in patched.items():
             stale.add(key)
-        for key, value in change.set.items():
-            state[key] = dict(value)
-            stale.add(key)
-        for key, patch in change.patch.items():
-            # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
-            state[key].update(patch)
-            stale.add(key)
+            waiting = pending.get(key)
+            if waiting is None:
+                pending[key] = [patch]
+            elif len(waiting) == 1 and not waiting[0][0] & ~patch[0]:
+                waiting[0] = patch
+            else:
+                waiting.append(patch)
         prev = self.seq
         seq = self.seq = prev + 1
-        tag = _tag(block_hash)
-        # Objects in a change belong to the engine and live on: the ring keeps its own.
-        kept = Change(
-            set={key: dict(value) for key, value in change.set.items()}, patch=change.patch, remove=change.remove
-        )
-        self._remember(_Entry(seq, tag, kept, self._clock()))
-        return self._fragment(change, prev, tag, encode, prove=prove or seq % _CHECKSUM_EVERY == 0)
-
-    def _remember(self, entry: _Entry) -> None:
-        ring, tags = self._ring, self._tags
+        at = self._clock() if now is None else now
+        ring = self._ring
         if len(ring) == RING_ENTRIES:
-            tags.pop(ring[0].seq - 1, None)
-        ring.append(entry)
-        tags[entry.seq] = entry.tag
-        while ring and ring[0].at < entry.at - RING_S:
-            tags.pop(ring.popleft().seq - 1, None)
+            self._base_tag = ring[0].tag
+        ring.append(_Entry(seq, tag, change, patched, at))
+        while ring[0].at < at - RING_S:
+            self._base_tag = ring.popleft().tag
+        return self._fragment(change, patched, prev, tag, encode, prove=prove or seq % _CHECKSUM_EVERY == 0)
 
-    def _fragment(self, change: Change, prev: int, tag: str, encode: Encoder, *, prove: bool) -> bytes:
-        parts = [
-            b'{"channel":%b,"epoch":"%b","prev":%d,"seq":%d' % (self._name_json, self.epoch.encode(), prev, self.seq)
-        ]
-        if change.set:
-            parts.append(b',"set":{%b}' % b",".join(_members(change.set, encode)))
-        if change.patch:
-            parts.append(b',"patch":{%b}' % b",".join(_members(change.patch, encode)))
-        if change.remove:
-            parts.append(b',"remove":%b' % orjson.dumps(change.remove))
+    def _apply_objects(self, change: Change) -> Change:
+        """Take objects in; return the change with objects of our own: the engine's live on."""
+        state, stale, pending = self.state if change.patch else self._state, self._stale, self._pending
+        for key in change.remove:
+            state.pop(key, None)
+            pending.pop(key, None)
+            stale.add(key)
+        kept = {key: dict(value) for key, value in change.set.items()}
+        for key, value in kept.items():
+            state[key] = dict(value)
+            pending.pop(key, None)
+            stale.add(key)
+        for key, patch in change.patch.items():
+            state[key].update(patch)
+            stale.add(key)
+        return Change(set=kept, patch=change.patch, remove=change.remove)
+
+    def _fragment(
+        self,
+        change: Change | None,
+        patched: Mapping[str, EncodedPatch],
+        prev: int,
+        tag: str,
+        encode: Encoder,
+        *,
+        prove: bool,
+    ) -> str:
+        body = ""
+        if patched:
+            # Keys are ours: protocol names and numbers, nothing that JSON would escape.
+            body = ",".join([f'"{key}":{patch[1]}' for key, patch in patched.items()])
+        extra = ""
+        if change is not None:
+            if change.patch:
+                members = ",".join(_members(change.patch, encode))
+                body = f"{body},{members}" if body else members
+            if change.set:
+                extra = f',"set":{{{",".join(_members(change.set, encode))}}}'
+            if change.remove:
+                extra += f',"remove":{orjson.dumps(change.remove).decode()}'
+        if body:
+            extra += f',"patch":{{{body}}}'
         if prove:
-            parts.append(b',"checksum":%d' % self.checksum())
-        parts.append(b',"cursor":"%b.%d.%b"}' % (self.epoch.encode(), self.seq, tag.encode()))
-        return b"".join(parts)
+            extra += f',"checksum":{self.checksum()}'
+        return f'{self._head}{prev},"seq":{self.seq}{extra},"cursor":"{self.epoch}.{self.seq}.{tag}"}}'
+
+    def _tag_at(self, seq: int) -> str | None:
+        ring = self._ring
+        if not ring:
+            return self._base_tag if seq == self.seq else None
+        index = seq - ring[0].seq
+        if index == -1:
+            return self._base_tag
+        return ring[index].tag if 0 <= index < len(ring) else None
 
     def resumable(self, cursor: Cursor) -> bool:
         """Return whether a client at this cursor can go on from it without a snapshot."""
-        return cursor.epoch == self.epoch and self._tags.get(cursor.seq) == cursor.block_tag
+        return cursor.epoch == self.epoch and self._tag_at(cursor.seq) == cursor.block_tag
 
     def since(self, seq: int) -> Change | None:
         """Return the one change that covers (seq, now], None where the ring no longer has all of it."""
-        if seq not in self._tags:
+        if self._tag_at(seq) is None:
             return None
         merged = Change()
         for entry in self._ring:
             if entry.seq > seq:
-                merged = compose(merged, entry.change)
+                if entry.change is not None:
+                    merged = compose(merged, entry.change)
+                if entry.patched:
+                    texts = {key: orjson.loads(text) for key, (_, text) in entry.patched.items()}
+                    merged = compose(merged, Change(patch=texts))
         return merged
 
-    def merged_fragment(self, seq: int) -> bytes | None:
+    def merged_fragment(self, seq: int) -> str | None:
         """Return the fragment that covers (seq, now] with a checksum, None where only a snapshot helps."""
         change = self.since(seq)
         if change is None:
             return None
-        return self._fragment(change, seq, self._tags[self.seq], Encoder(), prove=True)
+        return self._fragment(change, _NOTHING, seq, self._tag_now, Encoder(), prove=True)
 
     def snapshot_parts(self) -> Iterator[bytes]:
         """Yield the state's JSON in parts of about PART_BYTES; at least one."""
-        members: list[bytes] = []
+        members: list[str] = []
         size = 0
-        for member in _members(self.state, orjson.dumps):
+        for member in _members(self.state, _dumps):
             if members and size + len(member) > PART_BYTES:
-                yield b"{%b}" % b",".join(members)
+                yield f"{{{','.join(members)}}}".encode()
                 members, size = [], 0
             members.append(member)
             size += len(member) + 1
-        yield b"{%b}" % b",".join(members)
+        yield f"{{{','.join(members)}}}".encode()
 
 
-def _tag(block_hash: str) -> str:
+def block_tag(block_hash: str) -> str:
+    """Return the part of a block hash that cursors hold."""
     return cursor_text("", 0, block_hash)[3:]
 
 
-def _members(objects: State, encode: Callable[[JsonObject], bytes]) -> Iterator[bytes]:
+def _dumps(value: JsonObject) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _members(objects: State, encode: Callable[[JsonObject], str]) -> Iterator[str]:
     for key, value in objects.items():
-        yield b"%b:%b" % (orjson.dumps(key), encode(value))
+        yield f"{orjson.dumps(key).decode()}:{encode(value)}"

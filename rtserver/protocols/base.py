@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from ..domain.chain import Log
-from ..domain.diff import JsonObject
+from ..domain.diff import EncodedPatch, JsonObject
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
 
 __all__ = [
@@ -75,16 +75,16 @@ class QuotePool:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What evaluating a book changed, keyed by token id; `patches` only touch objects known before.
+    """What evaluating a book changed; `patches` (token id, owner, text) only touch objects known before.
 
-    `moved` names the positions whose owner changed: (previous owner, new owner).
+    `moved` names the positions whose owner changed: (previous owner, new owner). A pool that is no more is None.
     """
 
     sets: dict[TokenId, JsonObject] = field(default_factory=dict)
-    patches: dict[TokenId, JsonObject] = field(default_factory=dict)
+    patches: list[tuple[TokenId, Address, EncodedPatch]] = field(default_factory=list)
     removed: dict[TokenId, Address] = field(default_factory=dict)
     moved: dict[TokenId, tuple[Address, Address]] = field(default_factory=dict)
-    pools: dict[Address, JsonObject] = field(default_factory=dict)
+    pools: dict[Address, JsonObject | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

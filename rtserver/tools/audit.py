@@ -30,6 +30,7 @@ class Tally:
     skipped: int = 0
     late: int = 0  # captures dropped because checking was slower than the chain
     unanswered: int = 0  # values for which the chain's own call reverts
+    unsteady: int = 0  # differences that a second reading of the same block hash did not find
     ownership_checks: int = 0
     found: list[Difference] = field(default_factory=list)
 
@@ -77,8 +78,7 @@ class Audit:
         try:
             found, values, unanswered = await self._compare(job)
             if found:
-                # Some nodes answer for an orphan from the block that took its place.
-                await self._truth.require(job.block_hash)
+                found = await self._confirm(job, found)
         except BlockGone:
             self.tally.skipped += 1
             return
@@ -91,6 +91,19 @@ class Audit:
         tally.positions = len(self._seen)
         for difference in found:
             self.note(difference)
+
+    async def _confirm(self, job: Job, found: list[Difference]) -> list[Difference]:
+        """Return the differences that a second reading finds too: what the chain says of a hash never changes.
+
+        A node may say it wrongly for a moment: anvil, asked about its newest block while it mines the next one,
+        answers from the next one in one of fifteen calls. And some answer for an orphan from what replaced it.
+        """
+        again, _, _ = await self._compare(job)
+        await self._truth.require(job.block_hash)
+        kept = {(each.what, each.field, each.ours) for each in again}
+        confirmed = [each for each in found if (each.what, each.field, each.ours) in kept]
+        self.tally.unsteady += len(found) - len(confirmed)
+        return confirmed
 
     def note(self, difference: Difference) -> None:
         """Count and tell a difference."""

@@ -96,6 +96,7 @@ class Report:
                 (stats.resyncs, "resyncs"),
                 (stats.reconnects, "reconnects"),
                 (tally.late, "captures not checked: the chain was faster"),
+                (tally.unsteady, "answers that the node took back when asked again"),
                 (tally.unanswered, "values without an answer: the chain's own call reverts"),
             )
             if count

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from eth_abi.abi import decode, encode
+from orjson import loads
 
 from rtserver.chain.linker import Linker
 from rtserver.chain.reader import ChainReader
 from rtserver.chain.rpc import Endpoint, HttpEndpoint, RpcError, WsEndpoint
 from rtserver.chain.source import ChainSource
 from rtserver.demo.lab import Lab
-from rtserver.domain.diff import State, apply
+from rtserver.domain.diff import Change, State, apply
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import Address, ChainId
 from rtserver.domain.update import BlockUpdate
@@ -43,6 +44,9 @@ class Keeper:
     def publish(self, update: BlockUpdate) -> None:
         for name, change in update.changes.items():
             apply(self.states[name], change)
+        for name, patched in update.patched.items():
+            assert not patched.keys() & (update.changes[name].set.keys() if name in update.changes else set())
+            apply(self.states[name], Change(patch={key: loads(text) for key, (_, text) in patched.items()}))
         for name, state in update.opened.items():
             self.states[name] = {key: dict(value) for key, value in state.items()}
         self.refused.update(update.refused)

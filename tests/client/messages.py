@@ -61,12 +61,13 @@ class Told:
 
     def snapshot(self, request: int | str | None = None, *, parts: int = 1, lie: int = 0) -> list[dict[str, Any]]:
         """The whole state in so many messages; a `lie` is added to the checksum."""
-        keys = sorted(self.state)
+        state = json.loads(json.dumps(self.state))
+        keys = sorted(state)
         messages = []
         for index in range(parts):
             message: dict[str, Any] = {
                 "type": "snapshot", "channel": self.channel, "epoch": self.epoch, "seq": self.seq, "block": self.block,
-                "state": {key: self.state[key] for key in keys[index::parts]}, "part": index + 1, "parts": parts,
+                "state": {key: state[key] for key in keys[index::parts]}, "part": index + 1, "parts": parts,
                 "checksum": (checksum_of(self.state) + lie) % 2**32, "cursor": self.cursor,
             }  # fmt: skip
             if request is not None:

@@ -362,7 +362,8 @@ def test_a_refusal_reaches_whoever_asked(wire: Wire) -> None:
     (request,) = wire.sent()
     (event,) = wire.say({"type": "error", "id": request["id"], "code": "bad_channel", "message": "no"})
     assert isinstance(event, Failed)
-    assert (event.names, event.error.code, event.error.message) == ({"owner:1:nobody"}, "bad_channel", "no")
+    assert event.names == {"owner:1:nobody"}
+    assert (event.error.code, event.error.message) == ("bad_channel", "no")
     assert wire.session.phase("owner:1:nobody") is None
 
 

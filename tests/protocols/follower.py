@@ -6,11 +6,12 @@ The follower keeps what a client would keep: each channel's state, moved by chan
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rtserver.domain.chain import BlockRef, Header, Log, Rollback
-from rtserver.domain.diff import State, apply
+from rtserver.domain.diff import Change, State, apply
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.engine.core import EngineCore
@@ -111,6 +112,8 @@ class Follower:
         self._published: BlockHash | None = None
         self._rollback: Rollback | None = None
         self._asked: _Asked | None = None
+        # No block below this one can be told apart: whoever links blocks restarts instead of going there.
+        self.floor = 1
         self.core.fold(head.header.hash, [])
 
     def want(self, channel: Channel) -> None:
@@ -153,6 +156,7 @@ class Follower:
         self.core.fold(head.header.hash, [])
         self._rollback = Rollback(to=None, dropped=())
         self.head = head
+        self.floor = head.header.number
 
     # --- reads ----------------------------------------------------------------------------------------
 
@@ -163,13 +167,12 @@ class Follower:
         return len(plan.calls)
 
     def settle(self, budget: int = BUDGET) -> None:
-        """Read what the blocks touched, and publish."""
+        """Read what the blocks touched, and publish once that is all; the rest is for the next try."""
         for _ in range(8):
             if self.core.is_settled():
-                break
+                self.publish()
+                return
             self.read(budget)
-        assert self.core.is_settled()
-        self.publish()
 
     def load(self) -> None:
         """Read until nothing is left to read, history too, and publish."""
@@ -209,6 +212,12 @@ class Follower:
             assert not set(change.set) & set(change.patch)
             assert not (set(change.set) | set(change.patch)) & set(change.remove)
             apply(self.states[name], copy.deepcopy(change))
+        for name, patched in update.patched.items():
+            if name in update.changes:
+                change = update.changes[name]
+                assert not patched.keys() & {*change.set, *change.patch, *change.remove}
+            texts = {key: json.loads(text) for key, (_, text) in patched.items()}
+            apply(self.states[name], Change(patch=texts))
         for name, state in update.opened.items():
             self.states[name] = copy.deepcopy(state)
         for name, error in update.refused.items():
@@ -216,12 +225,12 @@ class Follower:
             del self.wanted[name]
 
     def fresh(self) -> dict[str, State]:
-        """Return the states that a follower started at this head sees."""
+        """Return the states that a follower started at this head sees; nothing for what it refuses."""
         other = Follower(self.head)
         for channel in self.wanted.values():
             other.want(channel)
         other.load()
-        return other.states
+        return {name: other.states.get(name, {}) for name in self.wanted}
 
     def position(self, token_id: int) -> dict[str, object]:
         """Return a tracked position's view."""

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ...domain.chain import Log
-from ...domain.diff import JsonObject
-from ...domain.ids import Address, BlockHash, ChainId, Tick, TokenId
+from ...domain.diff import EncodedPatch, JsonObject
+from ...domain.ids import Address, BlockHash, ChainId, SqrtPriceX96, Tick, TokenId
 from ..addresses import checksum, create2_pool
 from ..base import Evaluation, HistoryQuery, LogFilter, Plan, Prices, QuotePool
 from ..tokens import decimals_call, decode_decimals, decode_symbol, symbol_call
 from . import events as ev
 from . import reads
 from .discovery import OwnerWatch
-from .evaluate import evaluate_pool_price, evaluate_range, pool_view
+from .evaluate import evaluate_pool_price, evaluate_range, pool_view, position_view
 from .journal import Journal
 from .state import Nft, Pool, Range, RangeKey, Token
 
@@ -104,8 +104,7 @@ class UniswapV3Book:
         self._wanted_ids.pop(token_id, None)
         nft = self._nfts.get(token_id)
         if nft is None:
-            if not any(token_id in watch.awaiting for watch in self._owners.values()):
-                self._load_ids.pop(token_id, None)
+            self._give_up({token_id})
         elif nft.owner not in self._owners:
             self._drop(nft)
 
@@ -127,11 +126,16 @@ class UniswapV3Book:
             return
         del self._owners[owner]
         self._undiscovered.pop(owner, None)
-        for token_id in watch.awaiting - self._wanted_ids.keys():
-            self._load_ids.pop(token_id, None)
+        self._give_up(watch.awaiting)
         for token_id in list(self._owned.get(owner, ())):
             if token_id not in self._wanted_ids:
                 self._drop(self._nfts[token_id])
+
+    def _give_up(self, token_ids: set[TokenId]) -> None:
+        """Don't read these positions any more, unless someone else waits for them."""
+        awaited = self._wanted_ids.keys() | set().union(*(watch.awaiting for watch in self._owners.values()))
+        for token_id in token_ids - awaited:
+            self._load_ids.pop(token_id, None)
 
     def want_pool(self, pool: Address) -> None:
         """Track a pool from now on; it is taken only if the factory would deploy it at that address."""
@@ -167,7 +171,8 @@ class UniswapV3Book:
     def owner_ready(self, owner: Address) -> bool:
         """Return whether all of an owner's positions are fully read."""
         watch = self._owners.get(owner)
-        if watch is None or not watch.discovered or watch.awaiting:
+        # Whoever turns out to own a position, having been read it is awaited no more.
+        if watch is None or not watch.discovered or not watch.awaiting.isdisjoint(self._load_ids):
             return False
         return all(self._nft_ready(self._nfts[token_id]) for token_id in self._owned.get(owner, ()))
 
@@ -181,11 +186,17 @@ class UniswapV3Book:
     def position(self, token_id: TokenId) -> JsonObject | None:
         """Return a position as last evaluated, or None where it doesn't exist."""
         nft = self._nfts.get(token_id)
-        return None if nft is None else nft.view
+        return None if nft is None else self._view(nft)
+
+    def _view(self, nft: Nft) -> JsonObject | None:
+        tokens = self._tokens_of(nft.range.pool)
+        if not nft.is_shown or tokens is None:
+            return None
+        return position_view(nft, (self._chain_id, self.kind, *tokens))
 
     def positions_of(self, owner: Address) -> dict[TokenId, JsonObject]:
         """Return an owner's positions as last evaluated."""
-        found = {token_id: self._nfts[token_id].view for token_id in sorted(self._owned.get(owner, ()))}
+        found = {token_id: self._view(self._nfts[token_id]) for token_id in sorted(self._owned.get(owner, ()))}
         return {token_id: view for token_id, view in found.items() if view is not None}
 
     def pool(self, pool: Address) -> JsonObject | None:
@@ -235,6 +246,9 @@ class UniswapV3Book:
                     tick = ev.word_int24(log.data, 4)
                     start = pool.tick if pool.walked is None else pool.walked
                     low, high = (start, tick) if start < tick else (tick, start)
+                    if pool.span is not None:
+                        # After a fork `start` is the old branch's tick: this block may have crossed all of it.
+                        low, high = min(low, pool.span[0]), max(high, pool.span[1])
                     record.visit(pool.address, low, high)
                     self._walk(pool, low, high)
                     pool.walked = tick
@@ -297,7 +311,6 @@ class UniswapV3Book:
         amount0, amount1 = ev.word(log.data, 1), ev.word(log.data, 2)
         nft.principal0, nft.principal1 = _tally(topic, nft.principal0, nft.principal1, amount0, amount1)
         self._history_touched.add(token_id)
-        nft.collectable0 = -1  # the fees have to be shown again even if the sum stays
 
     def _fold_created(self, pool_address: Address) -> None:
         """A pool that was looked for in vain, as a price source, may now exist."""
@@ -359,7 +372,7 @@ class UniswapV3Book:
                 if principal0 is None or principal1 is None:
                     self._begin_principal(nft, known=False)
                 else:
-                    nft.principal0, nft.principal1, nft.collectable0 = principal0, principal1, -1
+                    nft.principal0, nft.principal1 = principal0, principal1
             for token_id in record.token_ids:
                 if token_id in self._nfts:
                     self._stale_ids.add(token_id)
@@ -546,8 +559,7 @@ class UniswapV3Book:
         if exists != pool.exists:
             pool.exists = exists
             self._filter = None
-        if slot0 is not None:
-            pool.sqrt_price, pool.tick = slot0
+        pool.sqrt_price, pool.tick = slot0 or (SqrtPriceX96(0), Tick(0))
         pool.liquidity = reads.decode_uint(liquidity_result) or 0
         pool.walked = pool.span = None
         if not pool.is_read:
@@ -602,6 +614,11 @@ class UniswapV3Book:
                 self._moved[token_id][0] if token_id in self._moved else nft.owner,
                 owner,
             )
+        if nft is not None and not _is_range_of(nft.range, read):
+            # Ids are given in order of minting: on another branch the same id is another position.
+            self._drop(nft)
+            nft = None
+        if nft is not None and nft.owner != owner:
             self._owned[nft.owner].discard(token_id)
             if token_id not in self._wanted_ids and owner not in self._owners:
                 nft.owner = owner
@@ -609,13 +626,10 @@ class UniswapV3Book:
                 return
             self._owned.setdefault(owner, set()).add(token_id)
             nft.owner = owner
-            nft.pending = {**(nft.pending or {}), "owner": checksum(owner)}
         if nft is None:
             if token_id not in self._wanted_ids and owner not in self._owners:
                 return
             nft = self._add(token_id, owner, read)
-        elif nft.liquidity != read.liquidity:
-            nft.pending = {**(nft.pending or {}), "liquidity": str(read.liquidity)}
         nft.liquidity, nft.last0, nft.last1 = read.liquidity, read.last0, read.last1
         nft.owed0, nft.owed1 = read.owed0, read.owed1
         if not (read.owed0 or read.owed1):
@@ -635,14 +649,15 @@ class UniswapV3Book:
         )  # fmt: skip
         self._nfts[token_id] = rng.nfts[token_id] = nft
         self._owned.setdefault(owner, set()).add(token_id)
-        self._removed.pop(token_id, None)
+        gone_from = self._removed.pop(token_id, owner)
+        if gone_from != owner:
+            self._moved.setdefault(token_id, (gone_from, owner))
         self._journal.current.first_read_ids.add(token_id)
         self._begin_principal(nft, known=not (read.owed0 or read.owed1))
         return nft
 
     def _begin_principal(self, nft: Nft, *, known: bool) -> None:
         """Without anything owed there is no owed principal; otherwise only the NFT's own events can tell."""
-        nft.collectable0 = -1
         if known:
             nft.principal0 = nft.principal1 = 0
         else:
@@ -709,7 +724,7 @@ class UniswapV3Book:
         for token_id, (principal0, principal1) in sums.items():
             nft = self._nfts.get(token_id)
             if nft is not None:
-                nft.principal0, nft.principal1, nft.collectable0 = principal0, principal1, -1
+                nft.principal0, nft.principal1 = principal0, principal1
                 self._dirty_ranges.add(nft.range)
 
     # --- tracking -------------------------------------------------------------------------------------
@@ -719,7 +734,7 @@ class UniswapV3Book:
         return None if token0 is None or token1 is None else (token0, token1)
 
     def _nft_ready(self, nft: Nft) -> bool:
-        return nft.view is not None and nft.range.is_ready() and nft.token_id not in self._load_history
+        return nft.is_shown and nft.range.is_ready() and nft.token_id not in self._load_history
 
     def _pool(self, address: Address, token0: Address, token1: Address, fee_pips: int) -> Pool:
         pool = self._pools.get(address)
@@ -853,34 +868,44 @@ class UniswapV3Book:
         for token in repriced:
             pools |= self._pools_of.get(token, set())
         waiting: set[Address] = set()
+        moves: dict[Pool, EncodedPatch] = {}
         for address in pools:
             pool = self._pools[address]
             tokens = self._tokens_of(pool)
             if tokens is None or not pool.is_ready():
                 waiting.add(address)
                 continue
-            evaluate_pool_price(pool, *tokens)
+            move = evaluate_pool_price(pool, *tokens)
+            if move is not None:
+                moves[pool] = move
             ranges.update(pool.ranges.values())
             if address in self._wanted_pools:
-                view = pool_view(pool, (self._chain_id, self.kind, *tokens))
+                # A reorganisation can take a pool's creation away.
+                view = pool_view(pool, (self._chain_id, self.kind, *tokens)) if pool.exists else None
                 if view != pool.view:
                     pool.view = result.pools[address] = view
         self._dirty_pools = waiting & self._dirty_pools
+        whole: list[Nft] = []
         for rng in ranges:
-            tokens = self._tokens_of(rng.pool)
-            if tokens is None or not rng.is_ready():
+            pool = rng.pool
+            if self._tokens_of(pool) is None or not rng.is_ready():
                 self._dirty_ranges.add(rng)
                 continue
-            pool = rng.pool
             evaluate_range(
-                rng,
-                (self._chain_id, self.kind, *tokens),
-                prices.get(pool.token0),
-                prices.get(pool.token1),
-                result.sets,
-                result.patches,
+                rng, moves.get(pool), prices.get(pool.token0), prices.get(pool.token1), whole, result.patches
             )
+        for nft in whole:
+            shown = self._view(nft)
+            assert shown is not None
+            result.sets[nft.token_id] = shown
         return result
+
+
+def _is_range_of(rng: Range, read: reads.NftPosition) -> bool:
+    pool = rng.pool
+    return (pool.token0, pool.token1, pool.fee_pips, rng.lower, rng.upper) == (
+        read.token0, read.token1, read.fee_pips, read.lower, read.upper,
+    )  # fmt: skip
 
 
 def _tally(

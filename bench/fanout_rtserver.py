@@ -1,0 +1,157 @@
+"""rtserver's own socket and hub as a process of its own, fed by a script instead of a chain.
+
+Everything from `Hub.publish` to the transport is what `rtserver serve` runs; the script only says which
+channels change. Limits that would turn a bench away are wide open, and heartbeats are out of the way.
+
+    python -m bench.fanout_rtserver PORT
+"""
+
+import asyncio
+import sys
+import time
+from typing import Any, Final
+
+import uvloop
+from aiohttp import web
+
+from bench.peers.control import obey, say
+from rtserver.domain.chain import Header
+from rtserver.domain.diff import Change, State
+from rtserver.domain.ids import BlockHash, ChainId
+from rtserver.domain.update import BlockUpdate
+from rtserver.edge.problems import problem_middleware
+from rtserver.edge.rest import Rest, ServedChain
+from rtserver.edge.ws import Sockets, tick_forever
+from rtserver.hub.hub import Hub, Interest, Limits
+from rtserver.obs.metrics import Metrics
+from rtserver.protocols.channels import Channel
+
+__all__ = ["CHAIN", "KIND", "open_limits", "serve"]
+
+CHAIN: Final = ChainId(31337)
+KIND: Final = "uniswap-v3"
+_HOUR_S: Final = 3600.0
+# Cold channels that were asked for within this time are read together, as the engine does.
+_READ_S: Final = 0.01
+# A first state of the size of a real position.
+_STATE_BYTES: Final = 900
+
+
+def open_limits() -> Limits:
+    """Return limits that no bench reaches, and heartbeats that don't fall into another server's turn."""
+    wide: dict[str, Any] = {"heartbeat_s": _HOUR_S, "pong_s": _HOUR_S, "load_s": 120.0}
+    for name in Limits.__struct_fields__:
+        if name.startswith(("connections", "messages_per", "burst", "loads")):
+            wide[name] = 10_000_000
+    return Limits(**wide)
+
+
+class Script(Interest):
+    """An engine without a chain: opens what is asked for, changes what it is told to."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.hub = Hub(self, open_limits(), self.metrics)
+        self.loads = 0
+        self._wanted: list[str] = []
+        self._open: list[str] = []
+        self._number = 0
+        self._pad = 0
+
+    def want(self, channel: Channel) -> None:
+        """Note a cold channel; all that come together are opened together."""
+        self.loads += 1
+        if not self._wanted:
+            asyncio.get_running_loop().call_later(_READ_S, self._open_wanted)
+        self._wanted.append(channel.name)
+
+    def unwant(self, channel: Channel) -> None:
+        """Close a channel."""
+        self._open = [name for name in self._open if name != channel.name]
+
+    def _header(self) -> Header:
+        # Short hashes, so that a frame can be 300 bytes; the time is when this block was made.
+        number = self._number
+        return Header(
+            number=number,
+            hash=BlockHash(f"0x{number:016x}"),
+            parent_hash=BlockHash(f"0x{number - 1:016x}"),
+            timestamp=time.monotonic_ns(),
+            logs_bloom=0,
+        )
+
+    def _open_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        self._open += wanted
+        opened: dict[str, State] = {
+            name: {name.rpartition(":")[2]: {"pad": "x" * _STATE_BYTES, "tokenId": name}} for name in wanted
+        }
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self._header(), is_new_head=False, opened=opened))
+
+    def publish(self, pad: int) -> None:
+        """Change every open channel in one block, each by a patch of its own."""
+        self._number += 1
+        header = self._header()
+        text = "x" * pad
+        changes = {name: Change(patch={name.rpartition(":")[2]: {"pad": text}}) for name in self._open}
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=header, changes=changes))
+
+    def publish_sized(self, size: int) -> None:
+        """The same, with the frame's text as close to `size` bytes as the one before tells how to make it."""
+        before = self._written()
+        self.publish(self._pad)
+        frames, written = (now - then for now, then in zip(self._written(), before, strict=True))
+        if frames:
+            header = 2 if size < 126 else 4
+            self._pad += size - (round(written / frames) - header)
+            if self._pad < 0:
+                raise ValueError(f"a block frame has {size - self._pad} bytes before it says anything")
+
+    def _written(self) -> tuple[float, float]:
+        value = self.metrics.registry.get_sample_value
+        return value("rtserver_frames_total") or 0.0, value("rtserver_frame_bytes_total") or 0.0
+
+    async def handle(self, command: dict[str, Any]) -> None:
+        """Carry out one of the bench's commands."""
+        if command.get("do") == "stats":
+            lagging = self.metrics.registry.get_sample_value("rtserver_lagging_total")
+            say("stats", loads=self.loads, lagging=lagging, channels=len(self._open), seq=self._number)
+            return
+        interval_s = float(command["interval_s"])
+        started = time.monotonic()
+        for index in range(int(command["count"])):
+            pause = started + index * interval_s - time.monotonic()
+            await asyncio.sleep(max(pause, 0))
+            if "bytes" in command:
+                self.publish_sized(int(command["bytes"]))
+            else:
+                self.publish(int(command["pad"]))
+        say("done", count=command["count"])
+
+
+async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
+    """Serve the hub's sockets as the composition root does, until the bench goes away."""
+    protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
+    rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", ())
+    sockets = Sockets(hub, rest, ("*",))
+    app = web.Application(middlewares=[problem_middleware(metrics, ("*",))])
+    app.add_routes([*rest.routes(), *sockets.routes()])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+    async with asyncio.TaskGroup() as group:
+        ticking = group.create_task(tick_forever(hub))
+        await obey(port, handle)
+        ticking.cancel()
+        for session in list(hub.sessions):
+            session.outlet.abort()
+    await runner.cleanup()
+
+
+async def _main(port: int) -> None:
+    script = Script()
+    await serve(port, script.hub, script.metrics, script.handle)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(int(sys.argv[1])))

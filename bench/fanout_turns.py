@@ -1,0 +1,212 @@
+"""Servers in turns: all are up with all their clients, one runs at a time, the others are stopped.
+
+So a change of the machine's mood hits each of them, and a ratio is of two neighbours in time. Decides what a
+turn measures; never compares.
+"""
+
+import json
+import socket
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.fanout_contenders import OURS, Contender
+from bench.fanout_load import Load, Loader, start_load
+from bench.fanout_process import Talker, cores, cpu_ns, resident_kib, start_talker
+
+__all__ = ["Figures", "Seat", "measure_all", "open_seat"]
+
+# Before a turn counts: caches fill, and a frame finds its exact size.
+_WARM_UP: Final = 3
+# A burst fits into every socket's buffer, so that nobody lags and nothing waits for a reader.
+_BURST: Final = 8
+_BURSTS: Final = 3
+_READY_TIMEOUT_S: Final = 30.0
+_LAST_TIMEOUT_S: Final = 60.0
+_PORTS: Final = range(18200, 18300)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What one server did at one size, over all rounds."""
+
+    name: str
+    clients: int
+    bytes: int
+    cpu_us: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    last_p50_ms: list[float] = field(default_factory=list)
+    last_p99_ms: list[float] = field(default_factory=list)
+    messages_per_s: list[float] = field(default_factory=list)
+    load_share: list[float] = field(default_factory=list)
+    message_bytes: float = 0.0
+    kib_per_connection: float = 0.0
+    open_s: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """Return the medians over the rounds."""
+
+        def median(values: Sequence[float], digits: int) -> float:
+            return round(statistics.median(values), digits)
+
+        return {
+            "name": self.name,
+            "clients": self.clients,
+            "bytes": self.bytes,
+            "cpu_us_per_message": median(self.cpu_us, 3),
+            "ratio_to_floor": median(self.ratios, 3),
+            "p50_ms": median(self.p50_ms, 2),
+            "p99_ms": median(self.p99_ms, 2),
+            "last_p50_ms": median(self.last_p50_ms, 2),
+            "last_p99_ms": median(self.last_p99_ms, 2),
+            "messages_per_s": round(statistics.median(self.messages_per_s)),
+            "kib_per_connection": round(self.kib_per_connection, 2),
+            "bytes_per_message": round(self.message_bytes, 1),
+            "load_generator_busy": median(self.load_share, 3),
+            "open_s": round(self.open_s, 2),
+            "rounds": len(self.cpu_us),
+        }
+
+
+@dataclass(slots=True)
+class Seat:
+    """A server with all its clients connected."""
+
+    contender: Contender
+    server: Talker
+    load: Load
+    kib_per_connection: float
+    open_s: float
+
+    async def broadcast(self, timeout_s: float = _LAST_TIMEOUT_S, **command: Any) -> dict[str, Any]:
+        """Let it broadcast, and return what the clients counted once everyone has everything."""
+        await self.load.reset()
+        self.server.tell(json.dumps({"do": "broadcast", **command}))
+        last_s = command["count"] * command["interval_s"] + timeout_s
+        report = await self.load.wait(command["count"], last_s)
+        await self.server.hear("done", timeout_s)
+        return report
+
+
+def free_port() -> int:
+    """Return a port of the benches' own range that nobody listens on."""
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1}")
+
+
+async def open_seat(
+    stack: AsyncExitStack,
+    contender: Contender,
+    loader: Loader,
+    clients: int,
+    folder: Path,
+    *,
+    options: Sequence[str] = (),
+) -> Seat:
+    """Start a server, connect all its clients, and see what each connection takes while it is idle."""
+    port = free_port()
+    name = contender.name.replace(" ", "-")
+    server = await stack.enter_async_context(
+        start_talker(
+            contender.command(port),
+            name=contender.name,
+            core=cores()[1 if contender.runs_on == "nginx" else 0],
+            log=folder / f"{name}.log",
+            environment=contender.environment,
+        )
+    )
+    server.pid = (await server.hear("listening", _READY_TIMEOUT_S)).get("pid", server.pid)
+    load = await stack.enter_async_context(
+        start_load(
+            loader, port, clients, folder, name=name, options=["--path", contender.path, *contender.options, *options]
+        )
+    )
+    before = resident_kib(server.pid)
+    open_s = await load.open()
+    return Seat(contender, server, load, (resident_kib(server.pid) - before) / clients, open_s)
+
+
+async def _turn(seat: Seat, figures: Figures, *, count: int, interval_s: float) -> None:
+    size = figures.bytes
+    await seat.broadcast(count=_WARM_UP, interval_s=interval_s, bytes=size)
+    before = cpu_ns(seat.server.pid)
+    report = await seat.broadcast(count=count, interval_s=interval_s, bytes=size)
+    spent = cpu_ns(seat.server.pid) - before
+    figures.cpu_us.append(spent / 1e3 / count / seat.load.clients)
+    figures.p50_ms.append(report["p50_ms"])
+    figures.p99_ms.append(report["p99_ms"])
+    lasts = sorted(last_ms for _, _, _, last_ms in report["broadcasts"])
+    figures.last_p50_ms.append(lasts[len(lasts) // 2])
+    figures.last_p99_ms.append(lasts[min(len(lasts) * 99 // 100, len(lasts) - 1)])
+    figures.load_share.append(report["cpu_ms"] / report["wall_ms"])
+    figures.message_bytes = report["bytes"] / report["frames"] - (2 if size < 126 else 4)
+    for _ in range(_BURSTS):
+        report = await seat.broadcast(count=_BURST, interval_s=0, bytes=size)
+        stamps = [stamp for stamp, *_ in report["broadcasts"]]
+        end_ns = max(stamp + last_ms * 1e6 for stamp, _, _, last_ms in report["broadcasts"])
+        figures.messages_per_s.append(_BURST * seat.load.clients / ((end_ns - min(stamps)) / 1e9))
+
+
+async def measure_all(
+    contenders: Sequence[Contender],
+    loader: Loader,
+    *,
+    clients: int,
+    sizes: Sequence[int],
+    rounds: int,
+    broadcasts: int,
+    interval_s: float,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> list[Figures]:
+    """Return what each server did at each size; the first one is the floor of every round."""
+    async with AsyncExitStack() as stack:
+        seats = []
+        for contender in contenders:
+            options: list[str] = []
+            if contender is OURS:
+                everyone = folder / f"channels-{clients}"
+                everyone.write_text("position:31337:uniswap-v3:1\n" * clients)
+                options = ["--channels", str(everyone)]
+            seat = await open_seat(stack, contender, loader, clients, folder, options=options)
+            tell(f"{clients} clients on {contender.name} in {seat.open_s:.1f} s, {seat.kib_per_connection:.1f} KiB each")
+            seat.server.stop()
+            seats.append(seat)
+        figures = {
+            (seat.contender.name, size): Figures(
+                seat.contender.name, clients, size, kib_per_connection=seat.kib_per_connection, open_s=seat.open_s
+            )
+            for size in sizes
+            for seat in seats
+        }
+        for size in sizes:
+            for index in range(rounds):
+                # Every other round the other way round: whoever comes second does so half of the time.
+                for seat in seats if index % 2 == 0 else reversed(seats):
+                    seat.server.go_on()
+                    await _turn(seat, figures[seat.contender.name, size], count=broadcasts, interval_s=interval_s)
+                    seat.server.stop()
+                floor = figures[seats[0].contender.name, size].cpu_us[-1]
+                for seat in seats:
+                    mine = figures[seat.contender.name, size]
+                    mine.ratios.append(mine.cpu_us[-1] / floor)
+                tell(
+                    f"{clients} × {size} bytes, round {index + 1}: "
+                    + ", ".join(
+                        f"{seat.contender.name} {figures[seat.contender.name, size].cpu_us[-1]:.2f}" for seat in seats
+                    )
+                    + " µs a message"
+                )
+        return list(figures.values())

@@ -1,0 +1,104 @@
+"""One simulated client: its mind, its connection, and the accident that it has not noticed yet."""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rtserver.hub.session import Session
+
+from .brains import Brain
+from .faults import KINDS, alter, is_value_fault
+from .wire import Wire, payload_of
+
+__all__ = ["Fault", "Peer"]
+
+
+@dataclass(slots=True)
+class Fault:
+    """What happened to a frame, and what had been noticed before."""
+
+    kind: str
+    noticed_before: int
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A client.
+
+    Args:
+        name: For traces.
+        brain: What it thinks with.
+        fault_rate: How many of its frames suffer; 0 for a client that must never need to resync.
+        say: Takes a line of the trace.
+    """
+
+    name: str
+    brain: Brain
+    fault_rate: float
+    say: Callable[[str], None]
+    wire: Wire | None = None
+    session: Session | None = None
+    up: deque[bytes] = field(default_factory=deque)
+    fault: Fault | None = None
+    injected: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def deliver(self, frames: int, now: float, rng: random.Random, *, with_faults: bool) -> None:
+        """Let up to so many frames arrive."""
+        wire = self.wire
+        assert wire is not None
+        wire.flow(frames)
+        while frames > 0 and wire.in_flight:
+            frames -= 1
+            payload = payload_of(wire.in_flight.popleft())
+            if with_faults and self.fault is None and rng.random() < self.fault_rate:
+                self._hurt(payload, wire, now, rng)
+            else:
+                self._receive(payload, now)
+
+    def _receive(self, payload: bytes, now: float) -> None:
+        before = self.brain.noticed
+        self.brain.receive(payload, now)
+        self.look(before)
+
+    def look(self, before: Counter[str]) -> None:
+        """Note by what an accident was noticed, if something was noticed since."""
+        if self.fault is not None and (news := self.brain.noticed - before):
+            self.outcomes[self.fault.kind, next(iter(news))] += 1
+            self.say(f"{self.name} noticed by {next(iter(news))}")
+            self.fault = None
+
+    def settle_fault(self, outcome: str) -> None:
+        """End an accident that nobody noticed because nothing came of it."""
+        if self.fault is not None:
+            self.outcomes[self.fault.kind, outcome] += 1
+            self.fault = None
+
+    def _hurt(self, payload: bytes, wire: Wire, now: float, rng: random.Random) -> None:
+        kind = rng.choice(KINDS)
+        if kind == "swap" and not wire.in_flight:
+            kind = "lose"
+        arriving: list[bytes]
+        if kind == "lose":
+            arriving = []
+        elif kind == "repeat":
+            arriving = [payload, payload]
+        elif kind == "swap":
+            arriving = [payload_of(wire.in_flight.popleft()), payload]
+        else:
+            damaged = alter(payload, kind, rng)
+            if damaged is None:
+                kind, arriving = "lose", []
+            else:
+                arriving = [damaged]
+        self.injected[kind] += 1
+        self.say(f"{self.name} suffers {kind} of {payload[:100].decode()}")
+        self.fault = Fault(kind, self.brain.noticed.total())
+        for part in arriving:
+            self._receive(part, now)
+
+    @property
+    def hides_value_fault(self) -> bool:
+        """Return whether a value was changed on the way and no checksum has revealed it yet."""
+        return self.fault is not None and is_value_fault(self.fault.kind)
