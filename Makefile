@@ -64,8 +64,8 @@ lint: $(SYNCED) ## Check style, types and the floors of the architecture
 
 .PHONY: bench
 bench: $(SYNCED) ## Measure recompute and block-to-socket on this machine
-	@$(BIN)/python bench/recompute.py $(BENCH_ARGS)
-	@$(BIN)/python bench/block_to_socket.py $(BENCH_ARGS)
+	@$(BIN)/python -m bench.recompute $(BENCH_ARGS)
+	@$(BIN)/python -m bench.block_to_socket $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## Remove all that these targets made in this folder

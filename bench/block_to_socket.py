@@ -6,7 +6,7 @@ bare newHeads subscriber: a sample is the time from that subscriber's head to th
 same block. `--peer viem` measures clients of the same chain that poll for themselves, each with one multicall
 a block, in the same run.
 
-    python -m bench.block_to_socket [--clients 1,1000] [--blocks 60] [--peer viem] [--json]
+    python -m bench.block_to_socket [--clients 1,1000] [--blocks 40] [--peer viem] [--json]
 """
 
 import argparse
@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(prog="bench.block_to_socket", description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=_counts, default=[1, 1000], help="numbers of clients, one run each")
-    parser.add_argument("--blocks", type=int, default=60, help="measured blocks per run")
+    parser.add_argument("--blocks", type=int, default=40, help="measured blocks per run")
     parser.add_argument("--positions", type=int, default=1000)
     parser.add_argument("--swaps", type=int, default=4, help="trades in every block, over ten pools")
     parser.add_argument("--peer", choices=("viem",), help="also measure clients that poll for themselves")

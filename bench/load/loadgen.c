@@ -7,7 +7,8 @@
  *
  *   open            open every client that is closed       -> {"event":"open", ...}
  *   reset           forget all counts                      -> {"event":"reset"}
- *   wait N MS       until every reading client has N broadcasts, or MS passed  -> {"event":"report", ...}
+ *   wait N MS       until every reading client has N broadcasts, one was lost, or MS passed
+ *                                                          -> {"event":"report", ...}
  *   drop            close everything at once, by RST       -> {"event":"dropped"}
  *   read            let the slow clients read              -> {"event":"reading"}
  *   seqs N          how many channels are not at seq N     -> {"event":"seqs", ...}
@@ -568,7 +569,7 @@ static void go_on(void) {
     }
     if (is_waiting) {
         bool complete = satisfied >= n_reading;
-        if (complete || now_ns() > wait_until) {
+        if (complete || lost || now_ns() > wait_until) {
             is_waiting = false;
             report("report", complete);
         }

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import hashlib
 import sys
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvloop
 
@@ -24,8 +24,7 @@ class _Client(asyncio.Protocol):
         self._request: bytes | None = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._request is None:

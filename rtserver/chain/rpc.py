@@ -51,7 +51,8 @@ class RpcError(PermanentError):
     def is_unknown_block(self) -> bool:
         """Return whether the node says that it doesn't have the block: it lags, or the block is orphaned."""
         text = self.message.lower()
-        return any(
+        # -32001: resource not found (EIP-1474), what anvil answers for an orphan.
+        return self.code == -32001 or any(
             words in text
             for words in ("header not found", "unknown block", "block not found", "not found for hash", "missing trie",
                           "blockoutofrange", "block out of range", "no state available", "header for hash")

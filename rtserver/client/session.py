@@ -19,8 +19,6 @@ cover are applied.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final, Literal, assert_never, get_args
 
 import msgspec
@@ -36,7 +34,6 @@ from ..wire.messages import (
     ErrorMessage,
     Heartbeat,
     Pong,
-    RequestId,
     Resync,
     ServerMessage,
     Snapshot,
@@ -51,13 +48,12 @@ from ..wire.messages import Finalized as FinalizedMessage
 from .events import Beat, BlockUpdate, Connected, Event, Failed, Finalized, Mismatch, Stats, Update
 from .outbox import Outbox
 from .replica import Replica, Verdict, change_of
+from .roster import MAX_HELD, Phase, Roster, Watch
 
-__all__ = ["Phase", "Session"]
+__all__ = ["Session"]
 
 # A subscribe or resync without an answer is asked again; a server's own limit for a cold load is shorter.
 ANSWER_TIMEOUT_S: Final = 20.0
-# What may come in while a snapshot is on its way. The server's ring holds as many; one more is a gap anyway.
-MAX_HELD: Final = 256
 # A server whose snapshots contradict their own checksums will not get better by asking.
 MAX_WRONG_SNAPSHOTS: Final = 3
 # Silence past the heartbeat's own interval: the time that the server gives a pong, too.
@@ -65,33 +61,6 @@ SILENCE_GRACE_S: Final = 10.0
 _RETRY_S: Final = (0.5, 30.0)
 _TRANSIENT: Final = frozenset({ErrorCode.RATE, ErrorCode.CHAIN_UNAVAILABLE, ErrorCode.LOAD_TIMEOUT})
 _KNOWN_TYPES: Final = frozenset(message.__struct_config__.tag for message in get_args(ServerMessage))
-
-
-class Phase(Enum):
-    """Where a channel stands; the table is at the top of the module."""
-
-    IDLE = "idle"
-    JOINING = "joining"
-    LIVE = "live"
-    HEALING = "healing"
-
-
-@dataclass(slots=True)
-class _Watch:
-    replica: Replica
-    # The spellings that were asked for; none for a channel that the server subscribed us to by itself.
-    names: set[str]
-    phase: Phase = Phase.IDLE
-    request: RequestId | None = None
-    due: float = 0.0  # IDLE: when to subscribe; JOINING, HEALING: when to ask again
-    failures: int = 0
-    wrong_snapshots: int = 0
-    held: deque[tuple[ChangeMessage, Block]] = field(default_factory=lambda: deque(maxlen=MAX_HELD))
-
-
-def _key(channel: str) -> str:
-    # Hex digits in any case name the same address, and the server answers in its own spelling.
-    return channel.lower()
 
 
 class Session:
@@ -108,10 +77,8 @@ class Session:
         self.outbox = Outbox()
         self._token = token
         self._grace_s = grace_s
-        self._watches: dict[str, _Watch] = {}
+        self._roster = Roster()
         self._leaving: set[str] = set()
-        self._requests: dict[RequestId, _Watch] = {}
-        self._next_id = 1
         self._welcomes = 0
         self._is_welcome = False
         self._heartbeat_s = 15.0
@@ -121,9 +88,9 @@ class Session:
 
     def want(self, name: str, now: float) -> Update | None:
         """Watch a channel; return its state where it is known already."""
-        watch = self._watches.get(_key(name))
+        watch = self._roster.get(name)
         if watch is None:
-            watch = self._watches[_key(name)] = _Watch(Replica(name), {name}, due=now)
+            watch = self._roster.add(Watch(Replica(name), {name}, due=now))
             if self._is_welcome:
                 self._subscribe(watch, now)
             return None
@@ -132,36 +99,36 @@ class Session:
 
     def drop(self, name: str) -> None:
         """Stop watching a channel under this spelling; it is left when no spelling is wanted any more."""
-        watch = self._watches.get(_key(name))
+        watch = self._roster.get(name)
         if watch is None:
             return
         watch.names.discard(name)
         if not watch.names:
-            self._forget(watch)
+            self._roster.forget(watch)
             if self._is_welcome and watch.phase is not Phase.IDLE:
                 channel = watch.replica.channel
-                self._leaving.add(_key(channel))
-                self.outbox.put(Unsubscribe(channel=channel, id=self._new_id()))
+                self._leaving.add(Roster.key(channel))
+                self.outbox.put(Unsubscribe(channel=channel, id=self._roster.new_id()))
 
     def replica(self, name: str) -> Replica | None:
         """Return a channel's copy by any of its spellings."""
-        watch = self._watches.get(_key(name))
+        watch = self._roster.get(name)
         return None if watch is None else watch.replica
 
     def phase(self, name: str) -> Phase | None:
         """Return where a channel stands."""
-        watch = self._watches.get(_key(name))
+        watch = self._roster.get(name)
         return None if watch is None else watch.phase
 
     @property
     def replicas(self) -> Mapping[str, Replica]:
         """Return every whole copy by the server's spelling."""
-        return {watch.replica.channel: watch.replica for watch in self._all() if watch.replica.is_whole}
+        return {watch.replica.channel: watch.replica for watch in self._roster.all() if watch.replica.is_whole}
 
     @property
     def checksum_ok(self) -> bool:
         """Return whether no copy's newest checksum is wrong."""
-        return all(watch.replica.is_proved is not False for watch in self._all())
+        return all(watch.replica.is_proved is not False for watch in self._roster.all())
 
     # --- what the connection does ----------------------------------------------------------------------
 
@@ -189,14 +156,14 @@ class Session:
         if (next_message := self.outbox.next_at(now)) is not None:
             times.append(next_message)
         if self._is_welcome:
-            times.extend(watch.due for watch in self._all() if watch.phase is not Phase.LIVE)
+            times.extend(watch.due for watch in self._roster.all() if watch.phase is not Phase.LIVE)
         return max(now, min(times))
 
     def tick(self, now: float) -> None:
         """Ask again for what was not answered in time, and for what was to be retried."""
         if not self._is_welcome:
             return
-        for watch in self._all():
+        for watch in self._roster.all():
             if watch.phase is Phase.LIVE or now < watch.due:
                 continue
             if watch.phase is Phase.HEALING:
@@ -224,7 +191,7 @@ class Session:
             case Subscribed():
                 return self._on_subscribed(message, now)
             case Unsubscribed():
-                self._leaving.discard(_key(message.channel))
+                self._leaving.discard(Roster.key(message.channel))
                 return []
             case Block():
                 return self._on_block(message, now)
@@ -253,7 +220,7 @@ class Session:
         self.stats.reconnects += again
         if self._token is not None:
             self.outbox.put(Auth(token=self._token))
-        for watch in self._all():
+        for watch in self._roster.all():
             watch.failures = 0
             self._subscribe(watch, now)
         return [
@@ -264,12 +231,12 @@ class Session:
         ]  # fmt: skip
 
     def _on_snapshot(self, message: Snapshot, now: float) -> list[Event]:
-        watch = self._find(message.id, message.channel)
+        watch = self._roster.find(message.id, message.channel)
         if watch is None:
-            if _key(message.channel) in self._leaving:
+            if Roster.key(message.channel) in self._leaving:
                 return []
             # `/ws/positions/{tokenId}` comes already subscribed.
-            watch = self._watches[_key(message.channel)] = _Watch(Replica(message.channel), set(), Phase.JOINING)
+            watch = self._roster.add(Watch(Replica(message.channel), set(), Phase.JOINING))
         watch.due = now + ANSWER_TIMEOUT_S  # each part is progress
         verdict = watch.replica.take(message)
         if verdict is Verdict.PARTIAL:
@@ -285,7 +252,7 @@ class Session:
         return [first, *caught_up]
 
     def _on_subscribed(self, message: Subscribed, now: float) -> list[Event]:
-        watch = self._find(message.id, message.channel)
+        watch = self._roster.find(message.id, message.channel)
         if watch is None or message.how != "resumed" or watch.phase is not Phase.JOINING:
             return []  # after a snapshot it says nothing new
         if watch.replica.epoch != message.epoch:
@@ -307,7 +274,7 @@ class Session:
         updates: list[Update] = []
         mismatches: list[Event] = []
         for change in frame.changes:
-            watch = self._watches.get(_key(change.channel))
+            watch = self._roster.get(change.channel)
             if watch is None:
                 continue
             if watch.phase is not Phase.LIVE:
@@ -325,14 +292,14 @@ class Session:
     def _on_heartbeat(self, message: Heartbeat, now: float) -> list[Event]:
         self.outbox.put(Pong(), urgent=True)
         for channel, seq in message.seqs.items():
-            watch = self._watches.get(_key(channel))
+            watch = self._roster.get(channel)
             if watch is not None and watch.phase is Phase.LIVE and watch.replica.seq != seq:
                 self._resync(watch, "missed", now)
         return [Beat(heads=message.heads)]
 
     def _on_error(self, message: ErrorMessage, now: float) -> list[Event]:
         error = ClientError(message.code, message.message, retry_after_ms=message.retry_after_ms)
-        watch = None if message.id is None else self._requests.pop(message.id, None)
+        watch = None if message.id is None else self._roster.end_request(message.id)
         if watch is None:
             return [] if message.id is not None else [Failed(names=frozenset(), error=error)]
         was_healing = watch.phase is Phase.HEALING
@@ -346,49 +313,46 @@ class Session:
         if watch.replica.cursor is not None or was_healing:
             watch.replica.cursor = None  # whatever was wrong with going on, starting anew is still open
             return []
-        self._forget(watch)
+        self._roster.forget(watch)
         return [Failed(names=frozenset(watch.names), error=error)]
 
     # --- steps of a channel ----------------------------------------------------------------------------
 
-    def _subscribe(self, watch: _Watch, now: float) -> None:
+    def _subscribe(self, watch: Watch, now: float) -> None:
         if not watch.names:
             return
         replica = watch.replica
         self._ask(watch, Phase.JOINING, now)
         self.outbox.put(Subscribe(channel=replica.channel, id=watch.request, cursor=replica.cursor))
 
-    def _resync(self, watch: _Watch, reason: str, now: float) -> None:
+    def _resync(self, watch: Watch, reason: str, now: float) -> None:
         self.stats.resyncs += 1
         self.stats.reasons[reason] = self.stats.reasons.get(reason, 0) + 1
         self._send_resync(watch, reason, now)
 
-    def _send_resync(self, watch: _Watch, reason: str, now: float) -> None:
+    def _send_resync(self, watch: Watch, reason: str, now: float) -> None:
         watch.replica.forget_parts()
         self._ask(watch, Phase.HEALING, now)
         self.outbox.put(Resync(channel=watch.replica.channel, id=watch.request, reason=reason))
 
-    def _heal_snapshot(self, watch: _Watch, now: float) -> list[Event]:
+    def _heal_snapshot(self, watch: Watch, now: float) -> list[Event]:
         watch.wrong_snapshots += 1
         if watch.wrong_snapshots < MAX_WRONG_SNAPSHOTS:
             self._resync(watch, Verdict.CHECKSUM.value, now)
             return []
-        self._forget(watch)
+        self._roster.forget(watch)
         times = f"{watch.wrong_snapshots} snapshots in a row contradict their checksums"
         return [Failed(names=frozenset(watch.names), error=ClientError("unrecoverable", times))]
 
-    def _ask(self, watch: _Watch, phase: Phase, now: float) -> None:
-        if watch.request is not None:
-            self._requests.pop(watch.request, None)
-        watch.request = self._new_id()
-        self._requests[watch.request] = watch
+    def _ask(self, watch: Watch, phase: Phase, now: float) -> None:
+        self._roster.assign(watch)
         watch.phase, watch.due = phase, now + ANSWER_TIMEOUT_S
         watch.held.clear()
 
-    def _go_live(self, watch: _Watch) -> None:
+    def _go_live(self, watch: Watch) -> None:
         watch.phase, watch.failures = Phase.LIVE, 0
 
-    def _apply_held(self, watch: _Watch, now: float) -> tuple[list[Event], bool]:
+    def _apply_held(self, watch: Watch, now: float) -> tuple[list[Event], bool]:
         """Apply what came in meanwhile; False if something did not fit and a resync is on its way."""
         events: list[Event] = []
         held, watch.held = watch.held, deque(maxlen=MAX_HELD)
@@ -403,12 +367,12 @@ class Session:
                 return events, False
         return events, True
 
-    def _applied(self, watch: _Watch, change: ChangeMessage, frame: Block) -> Update:
+    def _applied(self, watch: Watch, change: ChangeMessage, frame: Block) -> Update:
         self.stats.applied += 1
         self.stats.proofs += change.checksum is not None
         return self._update(watch, "change", change, frame, proved=change.checksum is not None)
 
-    def _mismatch(self, watch: _Watch, block: BlockRefMessage, *, on_snapshot: bool) -> Mismatch:
+    def _mismatch(self, watch: Watch, block: BlockRefMessage, *, on_snapshot: bool) -> Mismatch:
         self.stats.mismatches += 1
         ours, theirs = watch.replica.last_sums or (0, 0)
         channel = watch.replica.channel
@@ -419,12 +383,12 @@ class Session:
     def _block_update(self, frame: Block, updates: Iterable[Update]) -> BlockUpdate:
         return BlockUpdate(
             chain_id=frame.chain_id, block=frame.block, changes=tuple(updates), rollback=frame.rollback,
-            inexact=frozenset(watch.replica.channel for watch in self._all() if watch.phase is not Phase.LIVE),
+            inexact=frozenset(watch.replica.channel for watch in self._roster.all() if watch.phase is not Phase.LIVE),
         )  # fmt: skip
 
     @staticmethod
     def _update(
-        watch: _Watch,
+        watch: Watch,
         kind: Literal["snapshot", "change", "resumed"],
         change: ChangeMessage | None = None,
         frame: Block | None = None,
@@ -440,54 +404,18 @@ class Session:
 
     # --- bookkeeping -----------------------------------------------------------------------------------
 
-    def _all(self) -> Iterable[_Watch]:
-        # Two spellings may lead to one watch.
-        return list({id(watch): watch for watch in self._watches.values()}.values())
-
-    def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id - 1
-
-    def _find(self, request: RequestId | None, channel: str) -> _Watch | None:
-        """Return whom a reply is for, and take over the server's spelling."""
-        asked = None if request is None else self._requests.get(request)
-        named = self._watches.get(_key(channel))
-        if asked is None:
-            return named
-        if named is not None and named is not asked:
-            # Two names that differ by more than case turned out to be one channel: the first one keeps it.
-            named.names |= asked.names
-            named.phase, named.request = asked.phase, request
-            named.replica.forget_parts()
-            for key, watch in list(self._watches.items()):
-                if watch is asked:
-                    self._watches[key] = named
-            if request is not None:
-                self._requests[request] = named
-            return named
-        if asked.replica.channel != channel:
-            asked.replica.channel = channel
-            self._watches[_key(channel)] = asked
-        return asked
-
-    def _forget(self, watch: _Watch) -> None:
-        for key in [key for key, known in self._watches.items() if known is watch]:
-            del self._watches[key]
-        if watch.request is not None:
-            self._requests.pop(watch.request, None)
-
     def _end_connection(self, now: float) -> None:
         self._is_welcome = False
         self.bye = None
         self.outbox.clear()
-        self._requests.clear()
+        self._roster.end_requests()
         self._leaving.clear()
-        for watch in self._all():
+        for watch in self._roster.all():
             watch.phase, watch.request, watch.due = Phase.IDLE, None, now
             watch.held.clear()
             watch.replica.forget_parts()
             if not watch.names:
-                self._forget(watch)  # the server subscribes us to it again by itself, or not
+                self._roster.forget(watch)  # the server subscribes us to it again by itself, or not
 
 
 def _is_unknown(data: str | bytes) -> bool:

@@ -8,7 +8,7 @@ session is noted, and the step that opens the channel answers it.
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 import orjson
@@ -30,6 +30,8 @@ from .stream import Encoder, Stream, block_tag
 __all__ = ["Hub", "Interest", "Limits"]
 
 RequestId = int | str | None
+# Where a client that holds nothing of a channel is: no seq from which a change could lead on.
+_NOWHERE: Final = -1
 _NO_PATCHES: Final[dict[str, EncodedPatch]] = {}
 # How often time limits in seconds are looked after.
 _ROUND_S: Final = 1.0
@@ -213,6 +215,9 @@ class Hub:
         stream = session.joined.get(channel.name)
         if stream is None:
             self.subscribe(session, channel, request_id, None)
+        elif self._is_lagging(session):
+            session.written[stream] = _NOWHERE
+            session.owed[stream] = (request_id, stream in session.owed and session.owed[stream][1])
         else:
             self._send_snapshot(session, stream, request_id)
 
@@ -223,32 +228,16 @@ class Hub:
         (session.latest.add if latest else session.latest.discard)(stream)
         session.held.pop(stream, None)
         stream.listeners[session] = None
-        session.written.pop(stream, None)
         self._idle_since.pop(stream.channel, None)
         place = None if cursor is None else parse_cursor(cursor)
-        how = "snapshot"
-        if place is not None and stream.resumable(place):
-            if place.seq == stream.seq:
-                how = "resumed"
-            else:
-                fragment = stream.merged_fragment(place.seq)
-                if fragment is not None:
-                    how = "resumed"
-                    header = self._heads[stream.chain_id][0]
-                    session.send(_block_message(stream.chain_id, header, [fragment], ""), self._clock())
-        if how == "snapshot":
-            self._send_snapshot(session, stream, request_id)
-        if session.lag_since is not None:
-            session.written[stream] = stream.seq
-        done = Subscribed(
-            channel=stream.channel,
-            how="resumed" if how == "resumed" else "snapshot",
-            epoch=stream.epoch,
-            seq=stream.seq,
-            cursor=stream.cursor,
-            id=request_id,
-        )
-        session.send(encode(done), self._clock())
+        seq = place.seq if place is not None and stream.resumable(place) else _NOWHERE
+        if self._is_lagging(session):
+            # What joins is owed like a change: a client that asks and doesn't read costs no memory.
+            session.written[stream] = seq
+            session.owed[stream] = (request_id, True)
+        else:
+            session.owed[stream] = (request_id, True)
+            self._catch_up(session, {stream: seq}, self._clock())
 
     def _send_snapshot(self, session: Session, stream: Stream, request_id: RequestId) -> None:
         now = self._clock()
@@ -265,13 +254,18 @@ class Hub:
             )  # fmt: skip
             session.send(b'%b,"state":%b%b' % (head, state, tail), now)
         session.held.pop(stream, None)
-        if session.lag_since is not None:
-            session.written[stream] = stream.seq
+
+    def _is_lagging(self, session: Session) -> bool:
+        """Return whether nothing that holds state may be written now; a full buffer begins a lag."""
+        if session.lag_since is None and session.is_full():
+            self._begin_lag(session, {}, self._clock())
+        return session.lag_since is not None
 
     def _leave(self, session: Session, stream: Stream) -> None:
         stream.listeners.pop(session, None)
         session.written.pop(stream, None)
         session.held.pop(stream, None)
+        session.owed.pop(stream, None)
         session.latest.discard(stream)
         if not stream.listeners:
             self._idle_since[stream.channel] = self._clock()
@@ -370,9 +364,10 @@ class Hub:
                 if session.outlet.get_write_buffer_size():
                     streams = self._hold_back(session, streams)
                 elif session.held:
-                    # Drained since the last look: what was held back covers this step, too.
-                    held = self._let_go(session, now)
-                    streams = [stream for stream in streams if stream not in held]
+                    # Drained since the last look: what was held back covers this step, too, in one frame.
+                    due = {stream: stream.seq - 1 for stream in streams}
+                    self._let_go(session, due, now, (chain_id, rollback))
+                    continue
                 if not streams and not rollback:
                     continue
             key = tuple(streams)
@@ -397,12 +392,22 @@ class Hub:
                 now_due.append(stream)
         return now_due
 
-    def _let_go(self, session: Session, now: float) -> dict[Stream, int]:
-        """Send what was held back; return the streams that were."""
+    def _let_go(
+        self, session: Session, due: dict[Stream, int], now: float, told: tuple[ChainId, str] | None = None
+    ) -> None:
+        """Send what was held back; in a step, that chain's only and together with what is due.
+
+        `told` is the step's chain and its rollback, if it had one.
+        """
         held, session.held = session.held, {}
         self._holding.pop(session, None)
-        self._catch_up(session, held, now)
-        return held
+        for stream, seq in held.items():
+            if told is not None and stream.chain_id != told[0]:
+                session.held[stream] = seq
+                self._holding[session] = None
+            else:
+                due[stream] = seq
+        self._catch_up(session, due, now, told)
 
     def _begin_lag(self, session: Session, fragments: dict[Stream, str], now: float) -> None:
         session.lag_since = now
@@ -449,7 +454,7 @@ class Hub:
             self._tend_laggard(session, now)
         for session in list(self._holding):
             if not session.outlet.get_write_buffer_size():
-                self._let_go(session, now)
+                self._let_go(session, {}, now)
         if now >= self._next_round:
             self._next_round = now + _ROUND_S
             self._round(now)
@@ -465,7 +470,8 @@ class Hub:
                     session.close(CloseCode.NO_PONG)
             elif now - session.last_write >= limits.heartbeat_s and session.lag_since is None:
                 heads = heads or self._head_messages()
-                seqs = {stream.channel: stream.seq for stream in session.joined.values()}
+                held = session.held
+                seqs = {stream.channel: held.get(stream, stream.seq) for stream in session.joined.values()}
                 session.send(encode(Heartbeat(time=self._wall_ms(), heads=heads, seqs=seqs)), now)
                 session.awaiting_pong_since = now
         for name, since in list(self._wanted_at.items()):
@@ -483,20 +489,38 @@ class Hub:
         elif session.lag_since is not None and now - session.lag_since > SLOW_S:
             session.close(CloseCode.SLOW)
 
-    def _catch_up(self, session: Session, written: dict[Stream, int], now: float) -> None:
-        """Bring a session from what was written last to now: one merged change a channel, or a snapshot."""
+    def _catch_up(
+        self, session: Session, written: dict[Stream, int], now: float, told: tuple[ChainId, str] | None = None
+    ) -> None:
+        """Bring a session from what was written last to now: one merged change a channel, or a snapshot.
+
+        Replies that are owed go along. `told` is a chain's rollback, for that chain's frame.
+        """
         by_chain: dict[ChainId, list[str]] = {}
+        joined: list[Subscribed] = []
         for stream, seq in written.items():
-            if stream.seq == seq:
-                continue
-            fragment = stream.merged_fragment(seq)
-            if fragment is None:
-                self._send_snapshot(session, stream, None)
-            else:
-                by_chain.setdefault(stream.chain_id, []).append(fragment)
+            request_id, is_join = session.owed.pop(stream, (None, False))
+            how: Literal["resumed", "snapshot"] = "resumed"
+            if stream.seq != seq:
+                fragment = None if seq == _NOWHERE else stream.merged_fragment(seq)
+                if fragment is None:
+                    how = "snapshot"
+                    self._send_snapshot(session, stream, request_id)
+                else:
+                    by_chain.setdefault(stream.chain_id, []).append(fragment)
+            if is_join:
+                joined.append(
+                    Subscribed(
+                        channel=stream.channel, how=how, epoch=stream.epoch, seq=stream.seq, cursor=stream.cursor,
+                        id=request_id,
+                    )
+                )  # fmt: skip
         for chain_id, fragments in by_chain.items():
             header = self._heads[chain_id][0]
-            session.send(_block_message(chain_id, header, fragments, ""), now)
+            rollback = told[1] if told is not None and told[0] == chain_id else ""
+            session.send(_block_message(chain_id, header, fragments, rollback), now)
+        for message in joined:
+            session.send(encode(message), now)
 
     def _time_out(self, name: str) -> None:
         channel = self._channels.get(name)

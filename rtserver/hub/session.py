@@ -48,7 +48,7 @@ class Session:
 
     __slots__ = (
         "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
-        "outlet", "pending", "written", "written_bytes",
+        "outlet", "owed", "pending", "written", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, name: str, outlet: Outlet, now: float, on_close: Callable[[CloseCode], None]) -> None:
@@ -67,6 +67,8 @@ class Session:
         # While lagging: since when, and each channel's seq that was written last.
         self.lag_since: float | None = None
         self.written: dict[Stream, int] = {}
+        # Requests to answer when it catches up → (request id, whether `subscribed` is due, too).
+        self.owed: dict[Stream, tuple[int | str | None, bool]] = {}
         self.written_bytes = 0
         self._on_close = on_close
 

@@ -85,9 +85,13 @@ class BookSequences(RuleBasedStateMachine):
     def _mine(self, parent: BlockModel, seed: int, count: int) -> list[BlockModel]:
         random = Random(seed)
         blocks = []
+
+        def act(contracts: Contracts) -> None:
+            for _ in range(random.choice([0, 1, 1, 2, 5])):
+                _act(random, contracts)
+
         for _ in range(count):
-            actions = random.choice([0, 1, 1, 2, 5])
-            parent = self.chain.mine(parent, lambda c, n=actions: [_act(random, c) for _ in range(n)])  # type: ignore[misc]
+            parent = self.chain.mine(parent, act)
             blocks.append(parent)
         return blocks
 

@@ -19,7 +19,7 @@ class Fault:
     """What happened to a frame, and what had been noticed before."""
 
     kind: str
-    noticed_before: int
+    noticed_before: Counter[str]
 
 
 @dataclass(slots=True, eq=False)
@@ -44,27 +44,28 @@ class Peer:
     injected: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def deliver(self, frames: int, now: float, rng: random.Random, *, with_faults: bool) -> None:
-        """Let up to so many frames arrive."""
+    def deliver(self, frames: int, now: float, rng: random.Random, *, with_faults: bool) -> bool:
+        """Let up to so many frames arrive; return whether any did."""
         wire = self.wire
         assert wire is not None
         wire.flow(frames)
+        if not wire.in_flight:
+            return False
         while frames > 0 and wire.in_flight:
             frames -= 1
             payload = payload_of(wire.in_flight.popleft())
-            if with_faults and self.fault is None and rng.random() < self.fault_rate:
+            # A welcome that doesn't come is the shell's business: it gives the connection up.
+            may_suffer = with_faults and self.fault is None and not payload.startswith(b'{"type":"welcome"')
+            if may_suffer and rng.random() < self.fault_rate:
                 self._hurt(payload, wire, now, rng)
             else:
-                self._receive(payload, now)
+                self.brain.receive(payload, now)
+            self.look()
+        return True
 
-    def _receive(self, payload: bytes, now: float) -> None:
-        before = self.brain.noticed
-        self.brain.receive(payload, now)
-        self.look(before)
-
-    def look(self, before: Counter[str]) -> None:
+    def look(self) -> None:
         """Note by what an accident was noticed, if something was noticed since."""
-        if self.fault is not None and (news := self.brain.noticed - before):
+        if self.fault is not None and (news := self.brain.noticed - self.fault.noticed_before):
             self.outcomes[self.fault.kind, next(iter(news))] += 1
             self.say(f"{self.name} noticed by {next(iter(news))}")
             self.fault = None
@@ -94,9 +95,9 @@ class Peer:
                 arriving = [damaged]
         self.injected[kind] += 1
         self.say(f"{self.name} suffers {kind} of {payload[:100].decode()}")
-        self.fault = Fault(kind, self.brain.noticed.total())
+        self.fault = Fault(kind, self.brain.noticed.copy())
         for part in arriving:
-            self._receive(part, now)
+            self.brain.receive(part, now)
 
     @property
     def hides_value_fault(self) -> bool:

@@ -1,7 +1,8 @@
 """A connection without a network: the outlet that a hub's session writes to, and what becomes of its frames.
 
 Bytes are unsent while the client doesn't read (the transport's buffer), then on their way, then delivered.
-It counts what a hub may not do: a change for a client whose buffer is full, two block frames in one step.
+It checks what a hub may not do: write state to a client whose buffer was full before, or two block frames in
+one step. So what is kept for a laggard is at most its buffer and what was owed to it in one go.
 """
 
 from collections import deque
@@ -11,9 +12,6 @@ from contextlib import contextmanager
 from rtserver.hub.session import LAG_BYTES
 
 __all__ = ["Wire", "payload_of"]
-
-# A reply that holds no state: subscribed, unsubscribed, error.
-_SMALL_REPLY_BYTES = 512
 
 
 def payload_of(frame: bytes) -> bytes:
@@ -39,13 +37,12 @@ class Wire:
         self._scale = scale
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
-        self._largest = 0
+        self._was_full = False
         self._blocks_in_step: int | None = None
         self.in_flight: deque[bytes] = deque()
         self.is_stalled = False
         self.is_closed = False
         self.close_code: int | None = None
-        self.requests = 0
 
     # --- the outlet -----------------------------------------------------------------------------------
 
@@ -55,15 +52,17 @@ class Wire:
         is_block = data[2:30].find(b'{"type":"block"') >= 0
         if self._blocks_in_step is not None and is_block:
             self._blocks_in_step += 1
-            assert self.get_write_buffer_size() <= LAG_BYTES, "a change was written to a client that lags"
-        self._largest = max(self._largest, len(data))
+        is_state = is_block or data[2:30].find(b'{"type":"snapshot"') >= 0
+        assert not (is_state and self._was_full), "state was written to a client whose buffer is full"
         if self.is_stalled or self._unsent:
             self._unsent.append(data)
             self._unsent_bytes += len(data)
         else:
             self.in_flight.append(data)
-        bound = LAG_BYTES // self._scale + 2 * self._largest + self.requests * _SMALL_REPLY_BYTES
-        assert self._unsent_bytes <= bound, f"{self._unsent_bytes} bytes are kept for a laggard, {bound} are allowed"
+
+    def mark(self) -> None:
+        """Note whether the buffer is full before the hub does the next thing."""
+        self._was_full = self.get_write_buffer_size() > LAG_BYTES
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes not yet sent, in the scale of this wire."""
@@ -93,8 +92,6 @@ class Wire:
             self._unsent_bytes -= len(frame)
             self.in_flight.append(frame)
             frames -= 1
-        if not self._unsent:
-            self._largest = self.requests = 0
 
     @property
     def is_empty(self) -> bool:
@@ -104,6 +101,7 @@ class Wire:
     @contextmanager
     def step(self, *, expected: bool) -> Iterator[None]:
         """Watch a step: at most one block frame; exactly one, if so expected."""
+        self.mark()
         self._blocks_in_step = 0
         yield
         count, self._blocks_in_step = self._blocks_in_step, None

@@ -18,7 +18,7 @@ from . import reads
 from .discovery import OwnerWatch
 from .evaluate import evaluate_pool_price, evaluate_range, pool_view, position_view
 from .journal import Journal
-from .state import Nft, Pool, Range, RangeKey, Token
+from .state import TOUCHED, Nft, Pool, Range, RangeKey, Token
 
 __all__ = ["FEE_TIERS", "UniswapV3Book"]
 
@@ -309,7 +309,7 @@ class UniswapV3Book:
             return
         record.principal_before.setdefault(token_id, (nft.principal0, nft.principal1))
         amount0, amount1 = ev.word(log.data, 1), ev.word(log.data, 2)
-        nft.principal0, nft.principal1 = _tally(topic, nft.principal0, nft.principal1, amount0, amount1)
+        nft.set_principal(*_tally(topic, nft.principal0, nft.principal1, amount0, amount1))
         self._history_touched.add(token_id)
 
     def _fold_created(self, pool_address: Address) -> None:
@@ -372,7 +372,7 @@ class UniswapV3Book:
                 if principal0 is None or principal1 is None:
                     self._begin_principal(nft, known=False)
                 else:
-                    nft.principal0, nft.principal1 = principal0, principal1
+                    nft.set_principal(principal0, principal1)
             for token_id in record.token_ids:
                 if token_id in self._nfts:
                     self._stale_ids.add(token_id)
@@ -559,6 +559,8 @@ class UniswapV3Book:
         if exists != pool.exists:
             pool.exists = exists
             self._filter = None
+            # Its logs were not asked for so far: whatever undoes this block has to read it again.
+            self._journal.current.whole_pools.add(pool.address)
         pool.sqrt_price, pool.tick = slot0 or (SqrtPriceX96(0), Tick(0))
         pool.liquidity = reads.decode_uint(liquidity_result) or 0
         pool.walked = pool.span = None
@@ -626,14 +628,18 @@ class UniswapV3Book:
                 return
             self._owned.setdefault(owner, set()).add(token_id)
             nft.owner = owner
+            nft.news |= TOUCHED
         if nft is None:
             if token_id not in self._wanted_ids and owner not in self._owners:
                 return
             nft = self._add(token_id, owner, read)
+        if nft.liquidity != read.liquidity:
+            nft.news |= TOUCHED
         nft.liquidity, nft.last0, nft.last1 = read.liquidity, read.last0, read.last1
         nft.owed0, nft.owed1 = read.owed0, read.owed1
         if not (read.owed0 or read.owed1):
-            nft.principal0 = nft.principal1 = 0
+            if nft.has_principal:
+                nft.set_principal(0, 0)
             self._load_history.discard(token_id)
         self._dirty_ranges.add(nft.range)
 
@@ -659,9 +665,9 @@ class UniswapV3Book:
     def _begin_principal(self, nft: Nft, *, known: bool) -> None:
         """Without anything owed there is no owed principal; otherwise only the NFT's own events can tell."""
         if known:
-            nft.principal0 = nft.principal1 = 0
+            nft.set_principal(0, 0)
         else:
-            nft.principal0 = nft.principal1 = None
+            nft.set_principal(None, None)
             self._load_history.add(nft.token_id)
             self._history_touched.add(nft.token_id)
 
@@ -724,7 +730,7 @@ class UniswapV3Book:
         for token_id, (principal0, principal1) in sums.items():
             nft = self._nfts.get(token_id)
             if nft is not None:
-                nft.principal0, nft.principal1 = principal0, principal1
+                nft.set_principal(principal0, principal1)
                 self._dirty_ranges.add(nft.range)
 
     # --- tracking -------------------------------------------------------------------------------------

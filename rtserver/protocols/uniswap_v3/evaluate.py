@@ -15,7 +15,7 @@ from ...domain.diff import EncodedPatch, JsonObject
 from ...domain.ids import Address, TokenId
 from ...domain.text import cents_text, price_text
 from ..addresses import checksum
-from .state import Nft, Pool, Range, Token
+from .state import WHOLE, Nft, Pool, Range, Token
 
 __all__ = ["TICK_AND_PRICE", "evaluate_pool_price", "evaluate_range", "pool_view", "position_view"]
 
@@ -29,8 +29,7 @@ _FEES1: Final = 16
 _VALUE: Final = 32
 _FEES_USD: Final = 64
 _ACTIVE: Final = 128
-_OWNER: Final = 256
-_LIQUIDITY: Final = 512
+_OWNER_AND_LIQUIDITY: Final = 256
 
 Static = tuple[int, str, Token, Token]
 
@@ -103,8 +102,9 @@ def evaluate_range(
         num1 = sqrt_upper - sqrt_lower
 
     first_fields, first_text = moved if moved is not None else (0, "")
-    whole = moved is not None and not first_text  # the price became unknown: only a whole object can say so
+    all_whole = moved is not None and not first_text  # the price became unknown: only a whole object says so
     in_range = lower <= tick < upper
+    flips, rng.was_in_range = in_range is not rng.was_in_range, in_range
     priced = cents0 is not None and cents1 is not None
     each0, each1 = cents0 or 0, cents1 or 0
     for nft in rng.nfts.values():
@@ -118,13 +118,11 @@ def evaluate_range(
                 owed0 = core0
             if core1 < owed1:
                 owed1 = core1
-            active = in_range
         else:
             # Without liquidity a collect does not poke: only what is stored can be paid.
             amount0 = amount1 = 0
             owed0 = nft.owed0 if nft.owed0 < stored0 else stored0
             owed1 = nft.owed1 if nft.owed1 < stored1 else stored1
-            active = False
         fields, text = first_fields, first_text
         if amount0 != nft.amount0:
             nft.amount0 = amount0
@@ -134,63 +132,72 @@ def evaluate_range(
             nft.amount1 = amount1
             fields |= _AMOUNT1
             text += f',"amount1":"{amount1}"'
-        principal0, principal1 = nft.principal0, nft.principal1
-        lost = whole
-        if principal0 is None or principal1 is None:
-            lost = lost or nft.fees0 is not None
-            fees0 = fees1 = None
-        elif principal0 or principal1:
-            fees0 = owed0 - principal0 if owed0 > principal0 else 0
-            fees1 = owed1 - principal1 if owed1 > principal1 else 0
-        else:
-            fees0, fees1 = owed0, owed1
-        if owed0 != nft.collectable0 or fees0 != nft.fees0:
-            nft.collectable0, nft.fees0 = owed0, fees0
+        if owed0 != nft.collectable0:
+            nft.collectable0 = owed0
             fields |= _FEES0
-            text += f',"collectable0":"{owed0}"' if fees0 is None else f',"collectable0":"{owed0}","fees0":"{fees0}"'
-        if owed1 != nft.collectable1 or fees1 != nft.fees1:
-            nft.collectable1, nft.fees1 = owed1, fees1
+            shown = str(owed0)
+            fee = _less(owed0, nft.principal0) if nft.has_principal else shown
+            text += f',"collectable0":"{shown}","fees0":"{fee}"' if fee else f',"collectable0":"{shown}"'
+        if owed1 != nft.collectable1:
+            nft.collectable1 = owed1
             fields |= _FEES1
-            text += f',"collectable1":"{owed1}"' if fees1 is None else f',"collectable1":"{owed1}","fees1":"{fees1}"'
+            shown = str(owed1)
+            fee = _less(owed1, nft.principal1) if nft.has_principal else shown
+            text += f',"collectable1":"{shown}","fees1":"{fee}"' if fee else f',"collectable1":"{shown}"'
         if priced:
             value = (amount0 * each0 + amount1 * each1 + _HALF) >> 128
             if value != nft.value_cents:
                 nft.value_cents = value
                 fields |= _VALUE
                 text += f',"valueUSD":"{value // 100}.{value % 100:02d}"'
-            if fees0 is not None and fees1 is not None:
-                worth = (fees0 * each0 + fees1 * each1 + _HALF) >> 128
-                if worth != nft.fees_cents:
-                    nft.fees_cents = worth
+            worth: int | None
+            if nft.has_principal:
+                worth = _fees_cents(nft, each0, each1)
+            else:
+                worth = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
+            if worth != nft.fees_cents:
+                nft.fees_cents = worth
+                if worth is None:
+                    nft.news |= WHOLE
+                else:
                     fields |= _FEES_USD
                     text += f',"feesUSD":"{worth // 100}.{worth % 100:02d}"'
-            elif nft.fees_cents is not None:
-                nft.fees_cents = None
-                lost = True
         elif nft.value_cents is not None:
             nft.value_cents = nft.fees_cents = None
-            lost = True
-        if active is not nft.is_active:
-            nft.is_active = active
+            nft.news |= WHOLE
+        if flips or nft.news or all_whole:
+            if all_whole or nft.news & WHOLE:
+                nft.news = 0
+                nft.is_shown = True
+                sets.append(nft)
+                continue
             fields |= _ACTIVE
-            text += ',"isActive":true' if active else ',"isActive":false'
-        if liquidity != nft.shown_liquidity:
-            nft.shown_liquidity = liquidity
-            fields |= _LIQUIDITY
-            text += f',"liquidity":"{liquidity}"'
-        if nft.owner != nft.shown_owner:
-            nft.shown_owner = nft.owner
-            fields |= _OWNER
-            text += f',"owner":"{checksum(nft.owner)}"'
-        if lost or not nft.is_shown:
-            nft.is_shown = True
-            sets.append(nft)
-        elif text:
+            text += ',"isActive":true' if in_range and liquidity else ',"isActive":false'
+            if nft.news:
+                nft.news = 0
+                fields |= _OWNER_AND_LIQUIDITY
+                text += f',"liquidity":"{liquidity}","owner":"{checksum(nft.owner)}"'
+        if text:
             patches.append((nft.token_id, nft.owner, (fields, f"{{{text[1:]}}}")))
 
 
+def _less(owed: int, principal: int | None) -> str:
+    """Return fees as text: what is owed less withdrawn principal; empty where that is unknown."""
+    if principal is None:
+        return ""
+    return str(owed - principal) if owed > principal else "0"
+
+
+def _fees_cents(nft: Nft, each0: int, each1: int) -> int | None:
+    """Return what the fees are worth in cents, None where owed principal is unknown."""
+    if nft.principal0 is None or nft.principal1 is None:
+        return None
+    fees0, fees1 = max(nft.collectable0 - nft.principal0, 0), max(nft.collectable1 - nft.principal1, 0)
+    return (fees0 * each0 + fees1 * each1 + _HALF) >> 128
+
+
 def position_view(nft: Nft, static: Static) -> JsonObject:
-    """Return a position whole, as of its last evaluation.
+    """Return a position whole. Only right after an evaluation: some of it is what was read last.
 
     Args:
         nft: The position, evaluated.
@@ -214,13 +221,13 @@ def position_view(nft: Nft, static: Static) -> JsonObject:
         "tickLower": rng.lower,
         "tickUpper": rng.upper,
         "tick": pool.shown_tick,
-        "liquidity": str(nft.shown_liquidity),
-        "isActive": nft.is_active,
+        "liquidity": str(nft.liquidity),
+        "isActive": rng.was_in_range and nft.liquidity > 0,
         "isStaked": False,
         "amount0": str(nft.amount0),
         "amount1": str(nft.amount1),
-        "fees0": None if nft.fees0 is None else str(nft.fees0),
-        "fees1": None if nft.fees1 is None else str(nft.fees1),
+        "fees0": _less(nft.collectable0, nft.principal0) or None,
+        "fees1": _less(nft.collectable1, nft.principal1) or None,
         "collectable0": str(nft.collectable0),
         "collectable1": str(nft.collectable1),
         "priceLower": rng.price_lower,

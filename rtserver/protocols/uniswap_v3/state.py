@@ -4,12 +4,17 @@ Mutable and slotted: a block touches thousands of these. Decides nothing.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from ...domain.clmath.tick_math import sqrt_ratio_at_tick
 from ...domain.diff import JsonObject
 from ...domain.ids import Address, SqrtPriceX96, Tick, TokenId
 
-__all__ = ["Nft", "Pool", "Range", "RangeKey", "Token"]
+__all__ = ["TOUCHED", "WHOLE", "Nft", "Pool", "Range", "RangeKey", "Token"]
+
+# News of a position: its owner or liquidity was read anew; it has to be told whole.
+TOUCHED: Final = 1
+WHOLE: Final = 2
 
 RangeKey = tuple[Address, Tick, Tick]
 
@@ -44,6 +49,7 @@ class Range:
     core_owed0: int = 0
     core_owed1: int = 0
     nfts: "dict[TokenId, Nft]" = field(default_factory=dict)
+    was_in_range: bool = False
     price_lower: str | None = None
     price_upper: str | None = None
 
@@ -117,16 +123,23 @@ class Nft:
     owed1: int
     principal0: int | None = 0
     principal1: int | None = 0
+    # Whether any owed principal is left, or unknown: the hot path asks one thing instead of four.
+    has_principal: bool = False
+    # What the next evaluation has to tell beyond changed numbers: TOUCHED, WHOLE.
+    news: int = WHOLE
     # As last shown. Integers: comparing them costs a third of comparing their text. None shows as null.
     is_shown: bool = False
-    shown_owner: Address = Address("")  # noqa: RUF009 - a NewType of str is immutable
-    shown_liquidity: int = -1
-    is_active: bool = False
     amount0: int = -1
     amount1: int = -1
     collectable0: int = -1
     collectable1: int = -1
-    fees0: int | None = None
-    fees1: int | None = None
     value_cents: int | None = None
     fees_cents: int | None = None
+
+    def set_principal(self, principal0: int | None, principal1: int | None) -> None:
+        """Set owed principal; the fees are told again, and the whole object where they became unknown."""
+        if principal0 is None and self.principal0 is not None:
+            self.news |= WHOLE
+        self.principal0, self.principal1 = principal0, principal1
+        self.has_principal = principal0 != 0 or principal1 != 0
+        self.collectable0 = self.collectable1 = -1
