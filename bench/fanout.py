@@ -102,7 +102,9 @@ async def _run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(prog="bench.fanout", description=__doc__.split("\n")[0])
-    parser.add_argument("--clients", type=_numbers, default=None, help="default 1000,5000,10000; scenarios have their own")
+    parser.add_argument(
+        "--clients", type=_numbers, default=None, help="default 1000,5000,10000; scenarios have their own"
+    )
     parser.add_argument("--bytes", type=_numbers, default=[300, 2000], help="length of a message")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--broadcasts", type=int, default=20, help="measured broadcasts a round and server")

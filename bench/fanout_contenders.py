@@ -124,7 +124,14 @@ async def install(contenders: Sequence[Contender], tell: Callable[[str], None]) 
             shutil.copyfile(_HERE / name, home / name)
         npm = _node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         await _run(
-            str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", cwd=home
+            str(_node()),
+            str(npm),
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-update-notifier",
+            cwd=home,
         )
         (home / "complete").touch()
     if "nginx" in kinds and not (shutil.which("nginx") and Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()):

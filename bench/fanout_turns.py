@@ -209,7 +209,9 @@ async def measure_all(
                 everyone.write_text("position:1:uniswap-v3:1\n" * clients)
                 options = ["--channels", str(everyone)]
             seat = await open_seat(stack, contender, loader, clients, folder, options=options)
-            tell(f"{clients} clients on {contender.name} in {seat.open_s:.1f} s, {seat.kib_per_connection:.1f} KiB each")
+            tell(
+                f"{clients} clients on {contender.name} in {seat.open_s:.1f} s, {seat.kib_per_connection:.1f} KiB each"
+            )
             seat.server.stop()
             seats.append(seat)
         figures = {

@@ -49,9 +49,7 @@ async def _loads(server: Talker) -> tuple[int, int]:
     return int(stats["loads"]), int(stats["seq"])
 
 
-async def _storm(
-    loader: Loader, folder: Path, clients: list[list[str]], *, away: int, restart: bool
-) -> dict[str, Any]:
+async def _storm(loader: Loader, folder: Path, clients: list[list[str]], *, away: int, restart: bool) -> dict[str, Any]:
     port = free_port()
 
     async def start(stack: AsyncExitStack) -> Talker:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from web3 import AsyncWeb3
+from web3.middleware import ExtraDataToPOAMiddleware
 from web3.providers.persistent import WebSocketProvider
 
 from ..domain.chain import Header
@@ -39,6 +40,8 @@ async def stream_heads(url: str, connect_timeout_s: float, on_open: Callable[[],
         websocket_kwargs={"ping_interval": _PING_INTERVAL_S, "ping_timeout": _PING_TIMEOUT_S},
     )
     web3: AsyncWeb3[Any] = AsyncWeb3(provider)
+    # BNB Chain and Polygon sign their headers in extraData, which web3's formatters refuse as too long.
+    web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
     try:
         async with asyncio.timeout(connect_timeout_s):
             await provider.connect()

@@ -166,8 +166,8 @@ class BookSequences(RuleBasedStateMachine):
 
 
 BookSequences.TestCase.settings = settings(
-    max_examples=1500,
-    stateful_step_count=30,
+    max_examples=5000,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
