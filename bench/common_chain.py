@@ -192,7 +192,7 @@ class InMemoryChain:
             return -edge, edge
 
         def reach() -> int:
-            return int(margin * (1 + rng.lognormvariate(0.5, 0.8))) // spacing * spacing + spacing
+            return int(margin * (1 + rng.lognormvariate(0.8, 1.2))) // spacing * spacing + spacing
 
         here = pool.anchor // spacing * spacing
         if in_range:

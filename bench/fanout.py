@@ -10,7 +10,6 @@ The floor is a bare `transport.write` of as many bytes; every ratio is to the fl
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
@@ -102,9 +101,7 @@ async def _run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(prog="bench.fanout", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--clients", type=_numbers, default=None, help="default 1000,5000,10000; scenarios have their own"
-    )
+    parser.add_argument("--clients", type=_numbers, default=None, help="default 1000,5000,10000")
     parser.add_argument("--bytes", type=_numbers, default=[300, 2000], help="length of a message")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--broadcasts", type=int, default=20, help="measured broadcasts a round and server")
@@ -113,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="?",
         const="",
         default=None,
-        help="also install and run others: all, or those named (aiohttp,websockets.broadcast,picows,FastAPI,ws,socket.io,nchan)",
+        help="install and run others, too: all of them, or those whose first word is named (picows,ws,nchan)",
     )
     parser.add_argument("--scenario", choices=sorted(SCENARIOS))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -22,6 +22,7 @@ __all__ = ["FLOOR", "OURS", "PEERS", "Contender", "install"]
 _HERE: Final = Path(__file__).parent / "peers"
 _INSTALL_TIMEOUT_S: Final = 300.0
 _PYTHON_PEERS: Final = ("picows==2.3.1", "fastapi==0.163.2", "uvicorn==0.54.0", "websockets", "uvloop")
+_NCHAN_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 _NCHAN_PACKAGES: Final = ("nginx-light", "libnginx-mod-nchan")
 
 
@@ -102,6 +103,10 @@ PEERS: Final = (
 )
 
 
+def _has_nchan() -> bool:
+    return shutil.which("nginx") is not None and _NCHAN_MODULE.exists()
+
+
 async def install(contenders: Sequence[Contender], tell: Callable[[str], None]) -> None:
     """Install whatever these servers need and is not there yet.
 
@@ -134,7 +139,7 @@ async def install(contenders: Sequence[Contender], tell: Callable[[str], None]) 
             cwd=home,
         )
         (home / "complete").touch()
-    if "nginx" in kinds and not (shutil.which("nginx") and Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()):
+    if "nginx" in kinds and not _has_nchan():
         tell(f"installing {', '.join(_NCHAN_PACKAGES)}")
         # The package would start a server of its own on port 80: what it may start is asked of policy-rc.d.
         await _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *_NCHAN_PACKAGES, quiet_start=True)

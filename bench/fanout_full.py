@@ -59,6 +59,7 @@ class _Engine:
         logs = self.chain.mine()
         head = self.chain.head()
         answering = 0
+        cpu = time.process_time_ns()
         started = time.monotonic_ns()
         self.core.fold(head.hash, logs)
         while not self.core.is_settled():
@@ -72,6 +73,8 @@ class _Engine:
         header = replace(head, timestamp=started + answering)
         update = self.core.evaluate(header, None, is_new_head=True)
         evaluated = time.monotonic_ns()
+        changed = len(update.patched) + sum(1 for change in update.changes.values() if change)
+        counted = time.monotonic_ns()
         self.hub.publish(update)
         published = time.monotonic_ns()
         self.core.forget([head])
@@ -79,8 +82,9 @@ class _Engine:
             "done",
             read_ms=(read - started - answering) / 1e6,
             evaluate_ms=(evaluated - read) / 1e6,
-            publish_ms=(published - evaluated) / 1e6,
-            changed=sum(1 for change in update.changes.values() if change),
+            publish_ms=(published - counted) / 1e6,
+            cpu_ms=(time.process_time_ns() - cpu) / 1e6,
+            changed=changed,
         )
 
 

@@ -52,9 +52,10 @@ async def build_loader() -> Loader:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         half = target.with_suffix(".new")
+        words = (compiler, "-O2", "-o", str(half), str(_SOURCE))
         process = await asyncio.create_subprocess_exec(
-            compiler, "-O2", "-o", str(half), str(_SOURCE), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )  # fmt: skip
+            *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
         try:
             async with asyncio.timeout(_BUILD_TIMEOUT_S):
                 said, _ = await process.communicate()

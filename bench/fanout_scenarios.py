@@ -195,13 +195,14 @@ async def _full(options: argparse.Namespace, loader: Loader, folder: Path, tell:
         "bytes_per_frame": round(statistics.fmean(report["bytes"] / report["frames"] for report in reports)),
         "changed": min(stage["changed"] for stage in stages), "open_s": round(seat.open_s, 1),
     }  # fmt: skip
-    for name in ("read_ms", "evaluate_ms", "publish_ms"):
+    for name in ("read_ms", "evaluate_ms", "publish_ms", "cpu_ms"):
         result[name] = round(statistics.median(stage[name] for stage in stages), 1)
     text = (
         f"{count} clients × {_EACH} positions, {positions} distinct, one block moves {result['changed']} of them:\n"
         f"last socket p50 {result['last_p50_ms']} ms, p99 {result['last_p99_ms']} ms over {len(lasts)} blocks;\n"
         f"fold and absorb {result['read_ms']} ms, recompute and diff {result['evaluate_ms']} ms,"
-        f" encode and write {result['publish_ms']} ms; {result['bytes_per_frame']} bytes a frame"
+        f" encode and write {result['publish_ms']} ms;\n"
+        f"CPU {result['cpu_ms']} ms; {result['bytes_per_frame']} bytes a frame"
     )
     return result, text
 

@@ -15,7 +15,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -142,11 +142,11 @@ async def _run(options: argparse.Namespace) -> int:
             middle["seconds"] = round(statistics.median(run["seconds"] for run in runs), 3)
             rows.append(middle)
     report = {"bench": "resume_storm", "seconds": rows[0]["seconds"], "machine": machine(), "rows": rows}
-    print(json.dumps(report, indent=1) if options.json else _text(rows, tell))
+    print(json.dumps(report, indent=1) if options.json else _text(rows))
     return 0
 
 
-def _text(rows: Sequence[dict[str, Any]], _: Callable[[str], None]) -> str:
+def _text(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"resume storm on {machine_line()}", ""]
     for row in rows:
         what = (
@@ -155,11 +155,11 @@ def _text(rows: Sequence[dict[str, Any]], _: Callable[[str], None]) -> str:
             else f"all sockets dropped, {row['blocks_away']} blocks missed"
         )
         lines += [
-            f"{what}: {row['clients']} clients × {row['subscriptions'] // row['clients']} of {row['channels']} channels",
-            f"  all current after {row['seconds']:.2f} s, {row['cpu_us_per_client']:.0f} µs of the server's CPU a client;"
+            f"{what}: {row['clients']} clients, {row['subscriptions']} subscriptions, {row['channels']} channels",
+            f"  all current after {row['seconds']:.2f} s, at {row['cpu_us_per_client']:.0f} µs of CPU a client;"
             f" the very first time it took {row['first_open_s']:.2f} s",
-            f"  {row['resumed']} of {row['joins']} subscriptions resumed, {row['snapshots']} snapshots, of these not needed:"
-            f" {row['unneeded_snapshots']}; {row['cold_loads']} cold loads; {row['gaps']} gaps",
+            f"  {row['resumed']} of {row['joins']} subscriptions resumed; {row['snapshots']} snapshots, of these"
+            f" {row['unneeded_snapshots']} not needed; {row['cold_loads']} cold loads; {row['gaps']} gaps",
             "",
         ]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from .chain.source import ChainSource
 from .config import ChainSettings, Settings
 from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
+from .edge.docs import docs_routes
 from .edge.health import Health
 from .edge.pages import page_routes
 from .edge.problems import problem_middleware
@@ -191,7 +192,7 @@ def _build(
     health = Health(hub, served, metrics)
     sockets = Sockets(hub, rest, settings.origins)
     app = web.Application(middlewares=[problem_middleware(metrics, settings.origins)])
-    app.add_routes([*rest.routes(), *health.routes(), *sockets.routes()])
+    app.add_routes([*rest.routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)])
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
     return chains, hub, app, health, sockets

@@ -5,6 +5,8 @@ URLs carry keys: they are shown without them.
 """
 
 import difflib
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from .domain.errors import ClientError, ConfigError
 from .domain.ids import Address
@@ -45,7 +54,9 @@ def _kind(value: str) -> str:
 
 
 def _split(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.startswith("[") else value.split(",")
 
 
 AddressText = Annotated[str, AfterValidator(_address)]
@@ -134,7 +145,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     chains: Annotated[tuple[ChainSettings, ...], Field(min_length=1)]
     # Origins of pages that may read and subscribe: this is public chain data, so all by default.
-    origins: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("*",)
+    origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("*",)
     limits: LimitSettings = LimitSettings()
     dashboard: DashboardSettings = DashboardSettings()
     log: LogSettings = LogSettings()
@@ -148,8 +159,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment over what was read from the file."""
-        return env_settings, init_settings
+        """Take what `load_settings` has put together, and read nothing behind its back."""
+        return (init_settings,)
 
 
 def load_settings(path: Path | None, overrides: Mapping[str, Any], rpc: Sequence[str] = ()) -> Settings:
@@ -171,16 +182,28 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any], rpc: Sequence
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        values = _over(values, EnvSettingsSource(Settings)())
+    except SettingsError as error:
+        found = re.search('field "([^"]+)"', str(error))
+        key = "RTSERVER_" + (found[1].upper() if found else "…")
+        raise ConfigError(f"{key}: not JSON, as lists and groups of settings have to be") from error
     if rpc:
         values["chains"] = [{"rpc": list(rpc)}]
+    values |= {key: value for key, value in overrides.items() if value is not None}
     try:
-        settings = Settings(**values)
-        given = {key: value for key, value in overrides.items() if value is not None}
-        if given:
-            settings = Settings.model_validate({**settings.model_dump(exclude_unset=False), **given})
-        return settings
+        return Settings(**values)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others laid over them, group by group; lists are replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _explain(error: ValidationError, path: Path | None) -> str:
@@ -206,7 +229,9 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         value = problem["input"]
         shown = ""
         if problem["type"] != "missing" and isinstance(value, (str, int, float, bool)):
-            shown = f" = {'(hidden)' if 'rpc' in location else repr(value)[:120]}"
+            # Also under a mistyped key: a URL may carry a provider's key.
+            is_secret = "rpc" in location or "://" in str(value)
+            shown = f" = {'(hidden)' if is_secret else repr(value)[:120]}"
         lines.append(f"  {key}{shown}: {message}")
     return "\n".join(lines)
 

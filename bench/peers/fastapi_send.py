@@ -4,9 +4,9 @@ import asyncio
 import sys
 from typing import Any
 
-import uvicorn
+import uvicorn  # type: ignore[import-not-found]
 import uvloop
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect  # type: ignore[import-not-found]
 
 from bench.peers.control import broadcast, obey
 

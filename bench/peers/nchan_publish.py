@@ -51,28 +51,32 @@ http {{
 _START_TIMEOUT_S: Final = 10.0
 
 
-async def _main(port: int, prefix: list[str]) -> None:
+def _serve(port: int, prefix: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "nginx.conf")
         config.write_text(_CONFIG.format(module=_MODULE, folder=folder, port=port))
         process = subprocess.Popen([*prefix, "nginx", "-p", folder, "-e", f"{folder}/error.log", "-c", str(config)])
         try:
-            publisher = await _connect(port)
-
-            def send(payload: bytes) -> None:
-                publisher.request("POST", "/publish", body=payload)
-                answer = publisher.getresponse()
-                answer.read()
-                if answer.status >= 300:
-                    raise RuntimeError(f"nchan answered {answer.status}")
-
-            async def handle(command: dict[str, Any]) -> None:
-                await broadcast(command, send)
-
-            await obey(port, handle, pid=process.pid)
+            asyncio.run(_publish(port, process.pid))
         finally:
             process.kill()
             process.wait()
+
+
+async def _publish(port: int, pid: int) -> None:
+    publisher = await _connect(port)
+
+    def send(payload: bytes) -> None:
+        publisher.request("POST", "/publish", body=payload)
+        answer = publisher.getresponse()
+        answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"nchan answered {answer.status}")
+
+    async def handle(command: dict[str, Any]) -> None:
+        await broadcast(command, send)
+
+    await obey(port, handle, pid=pid)
 
 
 async def _connect(port: int) -> http.client.HTTPConnection:
@@ -86,4 +90,4 @@ async def _connect(port: int) -> http.client.HTTPConnection:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), sys.argv[2:]))
+    _serve(int(sys.argv[1]), sys.argv[2:])

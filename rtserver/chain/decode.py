@@ -22,6 +22,13 @@ def _hex(value: Any) -> str:
     return value.lower() if isinstance(value, str) else "0x" + bytes(value).hex()
 
 
+def _hash(value: Any) -> BlockHash:
+    text = _hex(value)
+    if len(text) != 66 or int(text, 16) < 0:
+        raise ValueError(f"not a hash: {text[:80]!r}")
+    return BlockHash(text)
+
+
 def header_of(answer: Mapping[str, Any]) -> Header:
     """Return a header from a node's JSON or from web3's formatted form of it.
 
@@ -32,8 +39,8 @@ def header_of(answer: Mapping[str, Any]) -> Header:
         bloom = answer.get("logsBloom")
         return Header(
             number=_number(answer["number"]),
-            hash=BlockHash(_hex(answer["hash"])),
-            parent_hash=BlockHash(_hex(answer["parentHash"])),
+            hash=_hash(answer["hash"]),
+            parent_hash=_hash(answer["parentHash"]),
             timestamp=_number(answer["timestamp"]),
             # A node that leaves the bloom out can't exclude anything: all bits set.
             logs_bloom=(1 << 2048) - 1 if bloom is None else int(_hex(bloom), 16),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import shutil
 import signal
 import tempfile
@@ -27,6 +28,7 @@ CHAIN_ID: Final = 31337
 _START_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 2.0
 _POLL_S: Final = 0.01
+_STOP_TAKES_S: Final = 1.0
 # The whole deployment (500 transactions, about 150 M gas) fits in one block; a large limit costs nothing.
 _BLOCK_GAS_LIMIT: Final = 3_000_000_000
 # A free port can be taken between our look and the node's bind, with several test workers.
@@ -144,6 +146,19 @@ class AnvilNode:
     def freeze(self) -> None:
         """Stop the process where it stands: connections stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
+        # A stop is not done when kill(2) returns: on a busy machine other threads go on for a moment.
+        deadline = time.monotonic() + _STOP_TAKES_S
+        while self._is_running() and time.monotonic() < deadline:
+            os.sched_yield()
+
+    def _is_running(self) -> bool:
+        """Return whether any of the process's threads is not stopped, as far as /proc tells."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        try:
+            states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+        except OSError:
+            return False
+        return any(state not in "Tt" for state in states)
 
     def thaw(self) -> None:
         """Let a frozen process go on; harmless on one that is not."""

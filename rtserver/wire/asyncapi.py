@@ -192,7 +192,7 @@ def asyncapi_document(version: str, host: str, *, is_secure: bool = False) -> _J
                 "The socket", "/ws", "All channels over one connection.", messages, bindings=bindings
             ),
             "position": _channel(
-                "One position", "/ws/positions/{tokenId}", "The same socket, subscribed to a position already.", messages,
+                "One position", "/ws/positions/{tokenId}", "The same socket, subscribed to a position.", messages,
                 parameters={"tokenId": {"description": "The NFT's id, decimal.", "examples": ["1"]}},
                 bindings={"ws": {**bindings["ws"], "query": one_position}},
             ),

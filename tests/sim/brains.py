@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Protocol
 
 from rtserver.client.events import Failed
-from rtserver.client.session import Phase, Session
+from rtserver.client.roster import Phase
+from rtserver.client.session import Session
 
 from .replica import Copy, Replica
 
@@ -175,9 +176,11 @@ class Shipped:
         self._session = Session()
         self._wanted: dict[str, str] = {}
         self._noticed: Counter[str] = Counter()
+        self._is_broken = False
 
     def connected(self, now: float) -> None:
         """Take note of a new connection."""
+        self._is_broken = False
         self._session.connected(now)
 
     def disconnected(self, now: float) -> None:
@@ -186,7 +189,14 @@ class Shipped:
 
     def receive(self, payload: bytes, now: float) -> None:
         """Take a message; a channel that can't be had is wanted no more."""
-        for event in self._session.receive(payload, now):
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            # A WebSocket library hands out text that it has decoded, or ends the connection.
+            self._noticed["unreadable"] += 1
+            self._is_broken = True
+            return
+        for event in self._session.receive(text, now):
             if isinstance(event, Failed):
                 for channel, name in list(self._wanted.items()):
                     if name in event.names:
@@ -203,7 +213,7 @@ class Shipped:
 
     def is_dead(self, now: float) -> bool:
         """Return whether the connection has been silent for too long."""
-        return self._session.is_silent(now)
+        return self._is_broken or self._session.is_silent(now)
 
     def want(self, channel: str, now: float, rng: random.Random) -> None:
         """Watch a channel, by a spelling that may not be the server's."""
@@ -238,7 +248,7 @@ class Shipped:
     def noticed(self) -> Counter[str]:
         """Return what was noticed: resyncs by reason, and what could not be read."""
         noticed = self._noticed + Counter(self._session.stats.reasons)
-        noticed["unreadable"] = self._session.stats.invalid + self._session.stats.unknown
+        noticed["unreadable"] += self._session.stats.invalid + self._session.stats.unknown
         return +noticed
 
     @property

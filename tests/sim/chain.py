@@ -47,8 +47,12 @@ class Block:
         """Return the header that a hub is told."""
         parent = "0x" + "0" * 64 if self.parent is None else self.parent.hash
         return Header(
-            number=self.number, hash=self.hash, parent_hash=BlockHash(parent), timestamp=_START + self.number, logs_bloom=0
-        )  # fmt: skip
+            number=self.number,
+            hash=self.hash,
+            parent_hash=BlockHash(parent),
+            timestamp=_START + self.number,
+            logs_bloom=0,
+        )
 
     def line(self, depth: int) -> "list[Block]":
         """Return this block and its ancestors, newest first, at most `depth`."""

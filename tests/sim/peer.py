@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rtserver.hub.session import Session
 
 from .brains import Brain
-from .faults import KINDS, alter, is_value_fault
+from .faults import TAMPERING, TRANSPORT, alter, is_value_fault
 from .wire import Wire, payload_of
 
 __all__ = ["Fault", "Peer"]
@@ -30,12 +30,14 @@ class Peer:
         name: For traces.
         brain: What it thinks with.
         fault_rate: How many of its frames suffer; 0 for a client that must never need to resync.
+        is_tampered_with: Whether its frames may be changed, too, and not just lost, repeated or swapped.
         say: Takes a line of the trace.
     """
 
     name: str
     brain: Brain
     fault_rate: float
+    is_tampered_with: bool
     say: Callable[[str], None]
     wire: Wire | None = None
     session: Session | None = None
@@ -77,7 +79,7 @@ class Peer:
             self.fault = None
 
     def _hurt(self, payload: bytes, wire: Wire, now: float, rng: random.Random) -> None:
-        kind = rng.choice(KINDS)
+        kind = rng.choice((*TRANSPORT, *TAMPERING) if self.is_tampered_with else TRANSPORT)
         if kind == "swap" and not wire.in_flight:
             kind = "lose"
         arriving: list[bytes]

@@ -149,7 +149,8 @@ class Replica:
         for channel, due in list(self.waiting.items()):
             if now >= due:
                 self.noticed["unanswered"] += 1
-                self.ask(channel, now)
+                # Not from the cursor again: the first answer may be on its way, and moves the copy on.
+                self.ask(channel, now, "resync", reason="unanswered")
 
     def leave(self, channel: str) -> None:
         """Forget a channel."""

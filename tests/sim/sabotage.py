@@ -12,6 +12,7 @@ from unittest.mock import patch
 from rtserver.client import replica as client_replica
 from rtserver.domain import diff as diff_module
 from rtserver.domain.diff import Change, compose
+from rtserver.domain.ids import ChainId
 from rtserver.hub import hub as hub_module
 from rtserver.hub import stream as stream_module
 from rtserver.hub.hub import Hub
@@ -24,6 +25,7 @@ __all__ = ["SABOTAGES"]
 _join = Hub._join
 _publish = Hub.publish
 _begin_lag = Hub._begin_lag
+_let_go = Hub._let_go
 _apply = Stream.apply
 _apply_copy = client_replica.Replica.apply
 
@@ -53,6 +55,15 @@ def _late_registration() -> Iterator[None]:
 def _lag_one_late(hub: Hub, session: Session, *args: Any) -> None:
     _begin_lag(hub, session, *args)
     session.written = {stream: stream.seq for stream in session.written}
+
+
+def _overtake(
+    hub: Hub, session: Session, due: dict[Stream, int], now: float, told: tuple[ChainId, str] | None = None
+) -> None:
+    if told is None:
+        _let_go(hub, session, due, now)
+    else:
+        hub._catch_up(session, due, now, told)
 
 
 def _forget_removals(first: Change, second: Change) -> Change:
@@ -95,6 +106,7 @@ SABOTAGES: Final[Mapping[str, Callable[[], AbstractContextManager[object]]]] = {
     "a reopened channel keeps its epoch": partial(patch.object, Hub, "_next_epoch", lambda hub: hub._epoch),
     "merged changes forget what was removed": partial(patch.object, stream_module, "compose", _forget_removals),
     "a lag begins one change late": partial(patch.object, Hub, "_begin_lag", _lag_one_late),
+    "what was held back is overtaken": partial(patch.object, Hub, "_let_go", _overtake),
     "a full buffer is written to": partial(patch.object, Session, "is_full", lambda session: False),
     "a laggard's requests are answered at once": partial(patch.object, Hub, "_is_lagging", lambda hub, session: False),
     "heartbeats name no seqs": partial(patch.object, hub_module, "Heartbeat", _silent_heartbeat),

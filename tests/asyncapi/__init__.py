@@ -1,0 +1,1 @@
+"""The protocol's AsyncAPI document, against the reference parser, the message types and real frames."""

@@ -1,0 +1,138 @@
+"""The edge on a real socket, with a scripted engine behind the hub: what it opens and refuses, tests write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from websockets.asyncio.client import ClientConnection, connect
+
+from rtserver.domain.chain import Header
+from rtserver.domain.diff import Change, JsonObject, State
+from rtserver.domain.errors import ClientError
+from rtserver.domain.ids import BlockHash, ChainId
+from rtserver.domain.update import BlockUpdate
+from rtserver.edge.health import Health
+from rtserver.edge.problems import problem_middleware
+from rtserver.edge.rest import Rest, ServedChain
+from rtserver.edge.ws import Sockets
+from rtserver.hub.hub import Hub, Limits
+from rtserver.obs.metrics import Metrics
+from rtserver.protocols.channels import Channel
+
+__all__ = ["CHAIN", "OWNER", "Json", "Served", "position", "receive", "served"]
+
+CHAIN = ChainId(31337)
+OWNER = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+Json = dict[str, Any]
+
+
+def position(token_id: int, value: str | None = "10.00") -> JsonObject:
+    """Return a position as an engine would."""
+    return {
+        "tokenId": str(token_id), "chainId": CHAIN, "owner": OWNER, "pair": "A/B", "isActive": True,
+        "fees0": "1", "fees1": "2", "collectable0": "3", "collectable1": "4", "feesUSD": None, "valueUSD": value,
+    }  # fmt: skip
+
+
+class Served:
+    """A server, the engine that a test plays, and clients for it."""
+
+    def __init__(self, limits: Limits, origins: tuple[str, ...], chain_ids: tuple[int, ...]) -> None:
+        self.now = 5000.0
+        self.metrics = Metrics()
+        self.hub = Hub(self, limits, self.metrics, clock=lambda: self.now)
+        chains = {
+            chain_id: ServedChain(ChainId(chain_id), f"chain{chain_id}", [{"kind": "uniswap-v3"}], 20.0)
+            for chain_id in chain_ids
+        }
+        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),))
+        self.health = Health(self.hub, chains, self.metrics)
+        self.sockets = Sockets(self.hub, self.rest, origins)
+        self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins)])
+        self.app.add_routes([*self.rest.routes(), *self.health.routes(), *self.sockets.routes()])
+        self.port = 0
+        self.http: aiohttp.ClientSession
+        # What the engine answers: a state, or a refusal; a name that is missing is never answered.
+        self.states: dict[str, State | ClientError] = {}
+        self.wanted: list[str] = []
+        self.was_wanted = asyncio.Event()
+        self.head: Header | None = None
+
+    # --- the engine's side ----------------------------------------------------------------------------
+
+    def mine(self, **changes: Change) -> None:
+        """Publish a new head, with changes by channel name."""
+        number = 1 if self.head is None else self.head.number + 1
+        self.head = Header(
+            number=number,
+            hash=BlockHash(f"0x{number:08x}" + "0" * 56),
+            parent_hash=BlockHash("0x0"),
+            timestamp=1_700_000_000 + number,
+            logs_bloom=0,
+        )
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self.head, changes=changes))
+
+    def want(self, channel: Channel) -> None:
+        """Answer a wish at once, as the script says."""
+        self.wanted.append(channel.name)
+        self.was_wanted.set()
+        answer = self.states.get(channel.name)
+        if answer is None or self.head is None:
+            return
+        update = BlockUpdate(chain_id=CHAIN, header=self.head, is_new_head=False)
+        if isinstance(answer, ClientError):
+            update.refused[channel.name] = answer
+        else:
+            update.opened[channel.name] = answer
+        self.hub.publish(update)
+
+    def unwant(self, channel: Channel) -> None:
+        """Take note of nothing."""
+
+    # --- clients --------------------------------------------------------------------------------------
+
+    async def get(self, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
+        """Return the response and its body, read as JSON where it is."""
+        return await self.ask("GET", path, **headers)
+
+    async def ask(self, method: str, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
+        """Return the response to any method; underscores in header names stand for hyphens."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http.request(method, f"http://127.0.0.1:{self.port}{path}", headers=sent) as response:
+            text = await response.text()
+            is_json = text and "json" in response.headers.get("Content-Type", "")
+            return response, json.loads(text) if is_json else text
+
+    def connect(self, path: str = "/ws", **options: Any) -> connect:
+        """Return a WebSocket client."""
+        return connect(f"ws://127.0.0.1:{self.port}{path}", compression=None, **options)
+
+
+async def receive(socket: ClientConnection, *types: str) -> list[Json]:
+    """Return the next messages, which have to be of these types."""
+    messages = [json.loads(await socket.recv()) for _ in types]
+    assert [message["type"] for message in messages] == list(types)
+    return messages
+
+
+@asynccontextmanager
+async def served(
+    *, limits: Limits | None = None, origins: tuple[str, ...] = ("*",), chain_ids: tuple[int, ...] = (CHAIN,)
+) -> AsyncIterator[Served]:
+    """Serve on a free port."""
+    made = Served(limits or Limits(), origins, chain_ids)
+    runner = web.AppRunner(made.app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.port = runner.addresses[0][1]
+    try:
+        async with aiohttp.ClientSession() as made.http:
+            yield made
+    finally:
+        await runner.cleanup()
