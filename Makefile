@@ -16,7 +16,7 @@ PORT ?= 8080
 CHAIN_PORT ?= 8545
 BLOCK_TIME ?= 1
 SEED ?= 1
-# Two workers are the fastest on two cores and on many: each starts chains, servers and a browser of its own.
+# Each worker starts chains, servers and a browser of its own: more than two only wait for each other on two cores.
 WORKERS ?= 2
 TESTS ?= tests
 PYTEST_ARGS ?=
@@ -52,7 +52,7 @@ test: $(SYNCED) ## Install what the tests need, and run them all
 	  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
 	  $(BIN)/python -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing="$$missing libatomic1"; \
 	  [ -z "$$missing" ] || .ci/apt-install "The page's tests drive a real browser; this machine lacks: $$missing." $$missing
-	@exec $(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS) $(TESTS)
+	@exec $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: lint
 lint: $(SYNCED) ## Check style, types and the floors of the architecture

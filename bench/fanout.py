@@ -24,13 +24,13 @@ from bench.fanout_contenders import FLOOR, OURS, PEERS, Contender, install
 from bench.fanout_load import build_loader
 from bench.fanout_process import raise_file_limit
 from bench.fanout_scenarios import SCENARIOS
-from bench.fanout_turns import Figures, measure_all
+from bench.fanout_turns import INTERVAL_S_A_CLIENT, Figures, measure_all
 
 __all__ = ["main"]
 
-# Between two broadcasts there is time for the slowest to deliver the first: latency is not queueing.
+# Between two broadcasts there is time to deliver the first: latency is not queueing. Less than the 0.2 s after
+# which a receiver counts as idle, so that all sizes are measured in the same state of their sockets.
 _SHORTEST_INTERVAL_S: Final = 0.1
-_INTERVAL_S_A_CLIENT: Final = 25e-6
 
 
 def _numbers(text: str) -> list[int]:
@@ -53,7 +53,7 @@ async def _measure(options: argparse.Namespace, tell: Callable[[str], None], fol
             sizes=options.bytes,
             rounds=options.rounds,
             broadcasts=options.broadcasts,
-            interval_s=max(_SHORTEST_INTERVAL_S, clients * _INTERVAL_S_A_CLIENT),
+            interval_s=max(_SHORTEST_INTERVAL_S, clients * INTERVAL_S_A_CLIENT),
             folder=folder,
             tell=tell,
         )

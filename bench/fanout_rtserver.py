@@ -7,6 +7,7 @@ channels change. Limits that would turn a bench away are wide open, and heartbea
 """
 
 import asyncio
+import gc
 import sys
 import time
 from typing import Any, Final
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from bench.peers.control import obey, say
 from rtserver.domain.chain import Header
-from rtserver.domain.diff import Change, State
+from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.domain.update import BlockUpdate
 from rtserver.edge.problems import problem_middleware
@@ -93,8 +94,9 @@ class Script(Interest):
         self._number += 1
         header = self._header()
         text = "x" * pad
-        changes = {name: Change(patch={name.rpartition(":")[2]: {"pad": text}}) for name in self._open}
-        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=header, changes=changes))
+        patch: EncodedPatch = (1, f'{{"pad":"{text}"}}')
+        patched = {name: {name.rpartition(":")[2]: patch} for name in self._open}
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=header, patched=patched))
 
     def publish_sized(self, size: int) -> None:
         """The same, with the frame's text as close to `size` bytes as the one before tells how to make it."""
@@ -132,6 +134,8 @@ class Script(Interest):
 
 async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     """Serve the hub's sockets as the composition root does, until the bench goes away."""
+    # As `rtserver serve` sets it.
+    gc.set_threshold(50_000, 20, 50)
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
     rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", ())
     sockets = Sockets(hub, rest, ("*",))

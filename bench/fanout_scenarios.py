@@ -19,7 +19,7 @@ from bench.common import percentile
 from bench.fanout_contenders import FLOOR, OURS
 from bench.fanout_load import Loader
 from bench.fanout_process import resident_kib, write_calls
-from bench.fanout_turns import Seat, open_seat
+from bench.fanout_turns import WARM_UP, Seat, open_seat
 
 __all__ = ["SCENARIOS", "position_channels", "write_channels"]
 
@@ -28,7 +28,9 @@ Result: TypeAlias = tuple[dict[str, Any], str]
 Scenario: TypeAlias = Callable[[argparse.Namespace, Loader, Path, Tell], Awaitable[Result]]
 
 _ANSWER_S: Final = 30.0
-_INTERVAL_S: Final = 0.2
+# See fanout.py: time to deliver, but less than what makes a socket idle.
+_INTERVAL_S: Final = 0.15
+_WARM_UP_S: Final = 0.05
 
 
 def position_channels(count: int, chain_id: int = 1) -> list[str]:
@@ -57,7 +59,7 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
         async with AsyncExitStack() as stack:
             seat = await open_seat(stack, OURS, loader, count, folder, options=write_channels(folder, clients))
             tell(f"{count} clients with {each} channels in {seat.open_s:.1f} s")
-            await seat.broadcast(count=2, interval_s=_INTERVAL_S, pad=100)
+            await seat.broadcast(count=WARM_UP, interval_s=_WARM_UP_S, pad=100)
             calls = write_calls(seat.server.pid)
             spent, report = await seat.sampled(count=options.broadcasts, interval_s=_INTERVAL_S, pad=100)
             calls = write_calls(seat.server.pid) - calls
@@ -66,7 +68,7 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
             size = report["bytes"] / report["frames"]
             seat.server.stop()
             floor = await open_seat(stack, FLOOR, loader, count, folder)
-            await floor.broadcast(count=2, interval_s=_INTERVAL_S, bytes=round(size) - 4)
+            await floor.broadcast(count=WARM_UP, interval_s=_WARM_UP_S, bytes=round(size) - 4)
             bare, _ = await floor.sampled(count=options.broadcasts, interval_s=_INTERVAL_S, bytes=round(size) - 4)
         us, bare_us = (statistics.median(samples) / 1e3 / count for samples in (spent, bare))
         rows.append(

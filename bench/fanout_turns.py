@@ -20,10 +20,13 @@ from bench.fanout_contenders import OURS, Contender
 from bench.fanout_load import Load, Loader, start_load
 from bench.fanout_process import Talker, cores, cpu_ns, resident_kib, start_talker
 
-__all__ = ["Figures", "Seat", "measure_all", "open_seat"]
+__all__ = ["INTERVAL_S_A_CLIENT", "WARM_UP", "Figures", "Seat", "free_port", "measure_all", "open_seat"]
 
-# Before a turn counts: caches fill, and a frame finds its exact size.
-_WARM_UP: Final = 3
+# Before a turn counts: caches fill, a frame finds its exact size, and receivers that were idle stop to acknowledge
+# each segment at once (16 of them, Linux net/ipv4/tcp_input.c): that costs half as much again as the write itself.
+WARM_UP: Final = 20
+# Time for one broadcast to a client, of a server that is not fast.
+INTERVAL_S_A_CLIENT: Final = 18e-6
 # Where in an interval all of its broadcast is over, and the next is not there yet.
 _QUIET: Final = 0.95
 # A burst fits into every socket's buffer, so that nobody lags and nothing waits for a reader.
@@ -171,7 +174,7 @@ async def open_seat(
 
 async def _turn(seat: Seat, figures: Figures, *, count: int, interval_s: float) -> None:
     size = figures.bytes
-    await seat.broadcast(count=_WARM_UP, interval_s=interval_s, bytes=size)
+    await seat.broadcast(count=WARM_UP, interval_s=seat.load.clients * INTERVAL_S_A_CLIENT, bytes=size)
     spent, report = await seat.sampled(count=count, interval_s=interval_s, bytes=size)
     lasts = sorted(last_ms for *_, last_ms in report["broadcasts"])
     figures.cpu_us.append(statistics.median(spent) / 1e3 / seat.load.clients)

@@ -44,16 +44,17 @@ class DeployedState:
     deployment: Deployment
 
 
+# Not async: a test without a loop that asks for an async fixture would end that fixture's loop for all others.
 @pytest.fixture(scope="session")
-async def toolchain() -> Toolchain:
+def toolchain() -> Toolchain:
     """The node and the packages, installed on the first run of this lock file."""
-    return await install_toolchain()
+    return asyncio.run(install_toolchain())
 
 
 @pytest.fixture(scope="session")
-async def contracts(toolchain: Toolchain) -> Contracts:
+def contracts(toolchain: Toolchain) -> Contracts:
     """ABIs and bytecode."""
-    return await load_contracts(toolchain)
+    return asyncio.run(load_contracts(toolchain))
 
 
 @pytest.fixture(scope="session")

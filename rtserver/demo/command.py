@@ -167,6 +167,7 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
             ws_url=node.ws_url,
             http_url=node.http_url,
             owners=[exhibit.owner for exhibit in exhibits],
+            block_time_s=plan.block_time_s,
         ),
     )
 

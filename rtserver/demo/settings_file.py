@@ -12,7 +12,13 @@ __all__ = ["settings_toml"]
 
 
 def settings_toml(
-    deployment: Deployment, *, ws_url: str, http_url: str, name: str = "local", owners: Sequence[str] = ()
+    deployment: Deployment,
+    *,
+    ws_url: str,
+    http_url: str,
+    name: str = "local",
+    owners: Sequence[str] = (),
+    block_time_s: float = 1.0,
 ) -> str:
     """Return the TOML text: one chain, its two endpoints, its dollars, its Uniswap v3; owners for the page."""
     dollars = ", ".join(f'"{to_checksum_address(address)}"' for address in deployment.stablecoins)
@@ -23,6 +29,7 @@ id = {deployment.chain_id}
 name = "{name}"
 rpc = ["{ws_url}", "{http_url}"]
 stablecoins = [{dollars}]
+block_time_s = {block_time_s}
 
 [[chains.protocols]]
 kind = "uniswap-v3"

@@ -14,6 +14,7 @@ __all__ = ["BlockUpdate"]
 class BlockUpdate:
     """One consistent step: after it, every channel's state is that of `header`.
 
+    `positions` counts those that changed.
     `changes` and `patched` are for channels with a state: channel → change, channel → key → patch as text. A
     channel may stand in both; a key only in one. `opened` gives the first state of channels that were wanted;
     `refused` says why others will never have one. Objects may be shared between channels and are
@@ -24,6 +25,7 @@ class BlockUpdate:
     header: Header
     rollback: Rollback | None = None
     is_new_head: bool = True
+    positions: int = 0
     changes: dict[str, Change] = field(default_factory=dict)
     patched: dict[str, dict[str, EncodedPatch]] = field(default_factory=dict)
     opened: dict[str, State] = field(default_factory=dict)

@@ -85,15 +85,27 @@ class Sockets:
         first: Channel | None = self._rest.position_channel(request) if "tokenId" in request.match_info else None
         ip = request.remote or "?"
         limits = self._hub.limits
-        too_many = self._by_ip[ip] >= limits.connections_per_ip
         socket = web.WebSocketResponse(compress=False, max_msg_size=limits.message_bytes, autoclose=True)
-        await socket.prepare(request)
-        if too_many:
-            await socket.close(code=CloseCode.TOO_MANY_CONNECTIONS, message=b"too many connections from this address")
-            return socket
-        transport = request.transport
-        assert transport is not None
+        # Counted before anything is awaited, so that a burst can't slip through together.
         self._by_ip[ip] += 1
+        try:
+            await socket.prepare(request)
+            if self._by_ip[ip] > limits.connections_per_ip:
+                await socket.close(
+                    code=CloseCode.TOO_MANY_CONNECTIONS, message=b"too many connections from your address"
+                )
+            else:
+                await self._serve(request, socket, first)
+        finally:
+            self._by_ip[ip] -= 1
+            if not self._by_ip[ip]:
+                del self._by_ip[ip]
+        return socket
+
+    async def _serve(self, request: web.Request, socket: web.WebSocketResponse, first: Channel | None) -> None:
+        transport = request.transport
+        if transport is None:  # gone while it was being greeted
+            return
         session = self._open(transport)
         try:
             if first is not None:
@@ -101,10 +113,6 @@ class Sockets:
             await self._read(socket, session)
         finally:
             self._hub.close(session)
-            self._by_ip[ip] -= 1
-            if not self._by_ip[ip]:
-                del self._by_ip[ip]
-        return socket
 
     def _open(self, transport: _Transport) -> Session:
         def end(code: CloseCode) -> None:

@@ -224,6 +224,7 @@ class EngineCore:
     def _distribute(self, kind: str, book: Book, result: Evaluation, update: BlockUpdate) -> None:
         positions, owners = self._open_positions[kind], self._open_owners
         changes, patched = update.changes, update.patched
+        update.positions += len(result.sets) + len(result.patches) + len(result.removed)
 
         def change_of(name: str) -> Change:
             change = changes.get(name)

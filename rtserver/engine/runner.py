@@ -245,6 +245,7 @@ class ChainRunner:
         self._core.forget(self._source.forgotten)
         self._source.forgotten.clear()
         self._sink.publish(update)
+        self._metrics.recomputed.labels(self._name).inc(update.positions)
         if is_new:
             elapsed = time.perf_counter() - started
             self._metrics.block_calls.labels(self._name).observe(self._block_calls)

@@ -352,6 +352,7 @@ class Hub:
                     targets[session] = [stream]
                 else:
                     mine.append(stream)
+        prefix, suffix = _block_head(chain_id, header), f"]{rollback}}}"
         frames: dict[tuple[Stream, ...], bytes] = {}
         sent = sent_bytes = 0
         for session, streams in targets.items():
@@ -373,8 +374,8 @@ class Hub:
             key = tuple(streams)
             frame = frames.get(key)
             if frame is None:
-                message = _block_message(chain_id, header, [fragments[stream] for stream in streams], rollback)
-                frame = frames[key] = text_frame(message)
+                changes = ",".join([fragments[stream] for stream in streams])
+                frame = frames[key] = text_frame(f"{prefix}{changes}{suffix}".encode())
             session.write(frame, now)
             sent += 1
             sent_bytes += len(frame)
@@ -572,5 +573,8 @@ def _rollback_json(update: BlockUpdate) -> str:
 
 
 def _block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str) -> bytes:
-    head = f'{{"type":"block","chainId":{chain_id},"block":{_block_json(header)},"changes":['
-    return f"{head}{','.join(fragments)}]{rollback}}}".encode()
+    return f"{_block_head(chain_id, header)}{','.join(fragments)}]{rollback}}}".encode()
+
+
+def _block_head(chain_id: int, header: Header) -> str:
+    return f'{{"type":"block","chainId":{chain_id},"block":{_block_json(header)},"changes":['

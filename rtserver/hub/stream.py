@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -67,7 +68,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_base_tag", "_clock", "_crcs", "_head", "_pending", "_ring", "_stale", "_state", "_sum",
+        "_base_tag", "_clock", "_crcs", "_folded", "_head", "_phase", "_ring", "_stale", "_state", "_sum",
         "chain_id", "channel", "epoch", "listeners", "seq",
     )  # fmt: skip
 
@@ -85,8 +86,8 @@ class Stream:
         self.epoch = epoch
         self.seq = 0
         self._state: State = {key: dict(value) for key, value in state.items()}
-        # Patches that the state doesn't hold yet, by key, oldest first: parsed only when someone asks.
-        self._pending: dict[str, list[EncodedPatch]] = {}
+        # The seq up to which the state holds the ring's text patches: they are parsed only when someone asks.
+        self._folded = 0
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
         self._clock = clock
@@ -96,19 +97,37 @@ class Stream:
         self._crcs: dict[str, int] = {}
         self._sum = 0
         self._stale: set[str] = set(self._state)
+        # Channels that opened together prove themselves in different blocks: all in one would be a stall.
+        self._phase = crc32(channel.encode()) % _CHECKSUM_EVERY
         self._head = f'{{"channel":{orjson.dumps(channel).decode()},"epoch":"{epoch}","prev":'
 
     @property
     def state(self) -> State:
         """Return the state; not to be changed."""
-        if self._pending:
-            for key, patches in self._pending.items():
-                target = self._state[key]
-                for _, text in patches:
-                    # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
-                    target.update(orjson.loads(text))
-            self._pending.clear()
+        if self._folded != self.seq:
+            self._fold()
         return self._state
+
+    def _fold(self) -> None:
+        """Take the ring's patches that the state doesn't hold yet into it, parsing only what is still of use."""
+        ring = self._ring
+        waiting: dict[str, list[EncodedPatch]] = {}
+        for index in range(self._folded + 1 - ring[0].seq, len(ring)):
+            for key, patch in ring[index].patched.items():
+                older = waiting.get(key)
+                if older is None:
+                    waiting[key] = [patch]
+                else:
+                    # A patch that holds at least an older one's fields makes that one needless.
+                    older[:] = [one for one in older if one[0] & ~patch[0]]
+                    older.append(patch)
+        for key, patches in waiting.items():
+            target = self._state[key]
+            for _, text in patches:
+                # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
+                target.update(orjson.loads(text))
+        self._stale.update(waiting)
+        self._folded = self.seq
 
     @property
     def _tag_now(self) -> str:
@@ -151,40 +170,43 @@ class Stream:
             patched: Patches that are text already; keys that `change` doesn't name.
             now: Monotonic seconds, where the caller knows them.
         """
-        stale, pending = self._stale, self._pending
-        if change is not None:
-            change = self._apply_objects(change)
-        for key, patch in patched.items():
-            stale.add(key)
-            waiting = pending.get(key)
-            if waiting is None:
-                pending[key] = [patch]
-            elif len(waiting) == 1 and not waiting[0][0] & ~patch[0]:
-                waiting[0] = patch
-            else:
-                waiting.append(patch)
-        prev = self.seq
-        seq = self.seq = prev + 1
         at = self._clock() if now is None else now
         ring = self._ring
-        if len(ring) == RING_ENTRIES:
-            self._base_tag = ring[0].tag
+        if ring and (len(ring) == RING_ENTRIES or ring[0].at < at - RING_S):
+            self._prune(at)
+        if change is not None:
+            if self._folded != self.seq:
+                self._fold()
+            change = self._apply_objects(change)
+        prev = self.seq
+        seq = self.seq = prev + 1
         ring.append(_Entry(seq, tag, change, patched, at))
-        while ring[0].at < at - RING_S:
+        if change is not None:
+            self._fold()
+        elif len(patched) == 1 and not prove and (seq + self._phase) % _CHECKSUM_EVERY:
+            ((key, (_, text)),) = patched.items()
+            return f'{self._head}{prev},"seq":{seq},"patch":{{"{key}":{text}}},"cursor":"{self.epoch}.{seq}.{tag}"}}'
+        return self._fragment(
+            change, patched, prev, tag, encode, prove=prove or (seq + self._phase) % _CHECKSUM_EVERY == 0
+        )
+
+    def _prune(self, at: float) -> None:
+        """Drop entries that are too many or too old; the state takes in what it needs of them first."""
+        if self._folded != self.seq:
+            self._fold()
+        ring = self._ring
+        while ring and (len(ring) >= RING_ENTRIES or ring[0].at < at - RING_S):
             self._base_tag = ring.popleft().tag
-        return self._fragment(change, patched, prev, tag, encode, prove=prove or seq % _CHECKSUM_EVERY == 0)
 
     def _apply_objects(self, change: Change) -> Change:
         """Take objects in; return the change with objects of our own: the engine's live on."""
-        state, stale, pending = self.state if change.patch else self._state, self._stale, self._pending
+        state, stale = self._state, self._stale
         for key in change.remove:
             state.pop(key, None)
-            pending.pop(key, None)
             stale.add(key)
         kept = {key: dict(value) for key, value in change.set.items()}
         for key, value in kept.items():
             state[key] = dict(value)
-            pending.pop(key, None)
             stale.add(key)
         for key, patch in change.patch.items():
             state[key].update(patch)

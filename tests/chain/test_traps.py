@@ -158,11 +158,11 @@ async def test_anyone_may_increase_a_position(lab: Lab, pool: Pool) -> None:
     token_id = await lab.mint_now(owner, pool, near(lab, pool, -100), near(lab, pool, 100))
     async with open_world(lab) as world:
         await world.open_owners([owner])
-        before = int(world.owner(owner)[f"uniswap-v3:{token_id}"]["liquidity"])
+        before = int(str(world.owner(owner)[f"uniswap-v3:{token_id}"]["liquidity"]))
         await lab.increase(lab.deployment.stranger, token_id, 10**17, 300 * 10**6)
         await lab.mine()
         await settled_and_exact(world)
-        assert int(world.owner(owner)[f"uniswap-v3:{token_id}"]["liquidity"]) > before
+        assert int(str(world.owner(owner)[f"uniswap-v3:{token_id}"]["liquidity"])) > before
 
 
 async def test_fees_leave_out_withdrawn_principal(lab: Lab, pool: Pool) -> None:
@@ -249,8 +249,9 @@ async def test_odd_tokens_are_shown_and_never_dropped(lab: Lab) -> None:
 
         def told(name: str) -> dict[str, object]:
             view = views[name]
-            side = "token0" if view["token0"]["address"].lower() == odd[name].address else "token1"
-            return dict(view[side])
+            token0, token1 = view["token0"], view["token1"]
+            assert isinstance(token0, dict) and isinstance(token1, dict)
+            return dict(token0 if str(token0["address"]).lower() == odd[name].address else token1)
 
         assert told("bytes32")["symbol"] not in ("", None)
         assert "…" in str(told("no-symbol")["symbol"])

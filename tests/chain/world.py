@@ -196,7 +196,7 @@ class World:
 
 def _pair(answer: Any) -> tuple[int, int]:
     assert isinstance(answer, str), answer
-    return decode(["uint256", "uint256"], bytes.fromhex(answer[2:]))  # type: ignore[return-value]
+    return decode(["uint256", "uint256"], bytes.fromhex(answer[2:]))
 
 
 def owner_channel(owner: str) -> OwnerChannel:

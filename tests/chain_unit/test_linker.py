@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,7 +160,7 @@ def test_random_trees(data: st.DataObject) -> None:
         if not isinstance(verdict, Duplicate):
             assert linker.head == tree[name]
         window = linker.blocks
-        assert all(child.parent_hash == elder.hash for elder, child in zip(window, window[1:], strict=False))
+        assert all(child.parent_hash == elder.hash for elder, child in pairwise(window))
         assert len(window) <= 7
         assert {header.hash for header in window} == undoable, "what was let go was told"
         assert all(linker.holds(header.hash) for header in window)

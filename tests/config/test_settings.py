@@ -82,9 +82,7 @@ def test_chains_of_the_environment_and_of_the_command_line(file: Path, monkeypat
     assert load_settings(file, {}, RPC).chains[0].urls == RPC
 
 
-@pytest.mark.parametrize(
-    "value", ["https://a.example,https://b.example", '["https://a.example", "https://b.example"]']
-)
+@pytest.mark.parametrize("value", ["https://a.example,https://b.example", '["https://a.example", "https://b.example"]'])
 def test_a_list_in_the_environment(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTSERVER_ORIGINS", value)
     assert load_settings(None, {}, RPC).origins == ("https://a.example", "https://b.example")
@@ -170,5 +168,5 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 def test_settings_do_not_change() -> None:
     settings = load_settings(None, {}, RPC)
     with pytest.raises(ValueError, match="frozen"):
-        settings.port = 1  # type: ignore[misc]
+        settings.port = 1
     assert isinstance(settings, Settings)

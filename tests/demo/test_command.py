@@ -100,7 +100,7 @@ def test_a_port_in_use_says_so_and_how_to_choose_another(
     assert f"make demo {'PORT' if option == 'port' else 'CHAIN_PORT'}={port + 10}" in said
 
 
-def test_the_settings_are_toml_that_names_everything(lab: Lab) -> None:
+async def test_the_settings_are_toml_that_names_everything(lab: Lab) -> None:
     deployment: Deployment = lab.deployment
     text = settings_toml(deployment, ws_url="ws://127.0.0.1:1", http_url="http://127.0.0.1:1")
     (chain,) = tomllib.loads(text)["chains"]

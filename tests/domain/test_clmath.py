@@ -78,9 +78,7 @@ def test_no_tick_outside(tick: int) -> None:
 
 
 @given(RANGES, st.integers(4295128739, 1461446703485210103287273052203988822378723970342), LIQUIDITY)
-def test_amounts_are_the_formulas_rounded_down(
-    ticks: tuple[Tick, Tick], price: int, liquidity: Liquidity
-) -> None:
+def test_amounts_are_the_formulas_rounded_down(ticks: tuple[Tick, Tick], price: int, liquidity: Liquidity) -> None:
     low, high = map(sqrt_ratio_at_tick, ticks)
     amount0, amount1 = amounts_at(SqrtPriceX96(price), low, high, liquidity)
     held = min(max(price, low), high)

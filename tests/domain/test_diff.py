@@ -1,6 +1,7 @@
 """The laws of changes, over states with nested objects, lists and nulls."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from rtserver.domain.diff import Change, JsonObject, State, apply, compose, diff
 NAMES = st.sampled_from(["a", "b", "c"])
 SCALARS = st.one_of(st.none(), st.integers(2, 5), st.sampled_from(["", "x", "é"]))
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(NAMES, inner, max_size=3)), max_leaves=6
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=6,
 )
 OBJECTS: st.SearchStrategy[JsonObject] = st.dictionaries(NAMES, VALUES, max_size=3)
 STATES: st.SearchStrategy[State] = st.dictionaries(st.sampled_from(["k1", "k2", "k3"]), OBJECTS, max_size=3)
@@ -54,7 +57,7 @@ def test_two_changes_compose_into_one(first: State, second: State, third: State)
 @given(st.lists(STATES, min_size=2, max_size=6))
 def test_any_run_of_changes_composes(states: list[State]) -> None:
     merged = Change()
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         merged = compose(merged, diff(before, after))
     assert _applied(states[0], merged) == states[-1]
 

@@ -42,7 +42,13 @@ def test_cents_have_two_places(cents: int) -> None:
 
 
 def test_small_cents() -> None:
-    assert [cents_text(value) for value in (0, 7, 100050, -5, -12345)] == ["0.00", "0.07", "1000.50", "-0.05", "-123.45"]
+    assert [cents_text(value) for value in (0, 7, 100050, -5, -12345)] == [
+        "0.00",
+        "0.07",
+        "1000.50",
+        "-0.05",
+        "-123.45",
+    ]
 
 
 @given(
@@ -67,4 +73,4 @@ def test_prices_people_know() -> None:
     assert price_text(SqrtPriceX96(2**96), 18, 6) == "1000000000000"
     # 1 WETH for 2000 USDC: token0 USDC (6), token1 WETH (18): sqrt(5e8) * 2^96.
     text = price_text(SqrtPriceX96(int(Decimal(5 * 10**8).sqrt() * 2**96)), 6, 18)
-    assert text.startswith("0.00049999999") or text.startswith("0.0005")
+    assert text.startswith(("0.00049999999", "0.0005"))

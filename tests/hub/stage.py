@@ -133,9 +133,7 @@ class Stage:
     def refuse(self, one: Channel, error: ClientError) -> None:
         """Say that a channel will never be."""
         head = self.head[one.chain_id]
-        self.hub.publish(
-            BlockUpdate(chain_id=one.chain_id, header=head, is_new_head=False, refused={one.name: error})
-        )
+        self.hub.publish(BlockUpdate(chain_id=one.chain_id, header=head, is_new_head=False, refused={one.name: error}))
 
     def block(self, *channels: Channel, value: str = "x", key: str = "0", opened: Channel | None = None) -> Header:
         """Mine a block that changes a key of these channels, by one shared patch that is text already."""

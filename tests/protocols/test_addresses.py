@@ -34,12 +34,15 @@ def test_eip_55(spelled: str) -> None:
 
 
 def test_a_typing_error_in_mixed_case_is_noticed() -> None:
-    with pytest.raises(ClientError, match="owner .* wrong EIP-55 checksum"):
+    with pytest.raises(ClientError, match=r"owner .* wrong EIP-55 checksum"):
         parse_address("0x5aaeb6053F3E94C9b9A09f33669435E7Ef1BeAed", what="owner")
 
 
-@pytest.mark.parametrize("text", ["", "0x", "52908400098527886E0F7030069857D2E4169EE7", "0x" + "0" * 39, "0x" + "0" * 41,
-                                  "0x" + "g" * 40, " 0x" + "0" * 40, "0x" + "٠" * 40, "0x" + "0" * 40 + "\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["", "0x", "52908400098527886E0F7030069857D2E4169EE7", "0x" + "0" * 39, "0x" + "0" * 41, "0x" + "g" * 40,
+     " 0x" + "0" * 40, "0x" + "٠" * 40, "0x" + "0" * 40 + "\n"],
+)  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ClientError, match="must be 0x followed by 40 hex digits") as caught:
         parse_address(text)

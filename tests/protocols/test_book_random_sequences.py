@@ -166,7 +166,7 @@ class BookSequences(RuleBasedStateMachine):
 
 
 BookSequences.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=120,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

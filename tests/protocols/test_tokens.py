@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtserver.domain.ids import Address
-from rtserver.protocols.tokens import MAX_DECIMALS, MAX_SYMBOL, decimals_call, decode_decimals, decode_symbol, symbol_call
+from rtserver.protocols.tokens import (
+    MAX_DECIMALS,
+    MAX_SYMBOL,
+    decimals_call,
+    decode_decimals,
+    decode_symbol,
+    symbol_call,
+)
 
 TOKEN = Address("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed")
 SHORT = "0x5aAe…eAed"

@@ -177,10 +177,13 @@ class Shipped:
         self._wanted: dict[str, str] = {}
         self._noticed: Counter[str] = Counter()
         self._is_broken = False
+        # Channels subscribed to on this connection: asking once more means that an answer is overdue.
+        self._asked: set[str] = set()
 
     def connected(self, now: float) -> None:
         """Take note of a new connection."""
         self._is_broken = False
+        self._asked.clear()
         self._session.connected(now)
 
     def disconnected(self, now: float) -> None:
@@ -196,6 +199,8 @@ class Shipped:
             self._noticed["unreadable"] += 1
             self._is_broken = True
             return
+        if text.startswith('{"type":"error"'):
+            self._asked.clear()  # answered; asking again is what an error is for
         for event in self._session.receive(text, now):
             if isinstance(event, Failed):
                 for channel, name in list(self._wanted.items()):
@@ -205,7 +210,15 @@ class Shipped:
 
     def take(self, now: float) -> list[bytes]:
         """Return the messages to send."""
-        return self._session.outbox.take(now)
+        messages = self._session.outbox.take(now)
+        for message in map(json.loads, messages):
+            if message["type"] == "unsubscribe":
+                self._asked.discard(message["channel"].lower())
+            elif message["type"] == "subscribe" or message.get("reason") == "unanswered":
+                channel = message["channel"].lower()
+                self._noticed["unanswered"] += channel in self._asked
+                self._asked.add(channel)
+        return messages
 
     def tick(self, now: float) -> None:
         """Ask again for what was not answered."""

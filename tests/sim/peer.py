@@ -43,6 +43,8 @@ class Peer:
     session: Session | None = None
     up: deque[bytes] = field(default_factory=deque)
     fault: Fault | None = None
+    # Once a value was changed on the way, copies may be wrong until the next checksum; a heartbeat has none.
+    awaits_proof: bool = False
     injected: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -96,12 +98,8 @@ class Peer:
             else:
                 arriving = [damaged]
         self.injected[kind] += 1
+        self.awaits_proof = self.awaits_proof or is_value_fault(kind)
         self.say(f"{self.name} suffers {kind} of {payload[:100].decode()}")
         self.fault = Fault(kind, self.brain.noticed.copy())
         for part in arriving:
             self.brain.receive(part, now)
-
-    @property
-    def hides_value_fault(self) -> bool:
-        """Return whether a value was changed on the way and no checksum has revealed it yet."""
-        return self.fault is not None and is_value_fault(self.fault.kind)

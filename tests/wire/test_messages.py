@@ -1,5 +1,7 @@
 """Messages there and back, and what is refused."""
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -81,10 +83,8 @@ def test_what_is_no_message_is_refused_with_a_reason(text: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
-    try:
-        m.decode_client(data)
-    except msgspec.DecodeError as error:
-        assert str(error)
+    with contextlib.suppress(msgspec.DecodeError):
+        assert isinstance(m.decode_client(data), m.ClientMessage)
 
 
 def test_unknown_fields_are_for_later_versions() -> None:

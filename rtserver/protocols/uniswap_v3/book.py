@@ -620,6 +620,7 @@ class UniswapV3Book:
             # Ids are given in order of minting: on another branch the same id is another position.
             self._drop(nft)
             nft = None
+            self._urgent.add(token_id)
         if nft is not None and nft.owner != owner:
             self._owned[nft.owner].discard(token_id)
             if token_id not in self._wanted_ids and owner not in self._owners:
@@ -875,6 +876,7 @@ class UniswapV3Book:
             pools |= self._pools_of.get(token, set())
         waiting: set[Address] = set()
         moves: dict[Pool, EncodedPatch] = {}
+        work: dict[Pool, Iterable[Range]] = {}
         for address in pools:
             pool = self._pools[address]
             tokens = self._tokens_of(pool)
@@ -884,22 +886,30 @@ class UniswapV3Book:
             move = evaluate_pool_price(pool, *tokens)
             if move is not None:
                 moves[pool] = move
-            ranges.update(pool.ranges.values())
+            work[pool] = pool.ranges.values()
             if address in self._wanted_pools:
                 # A reorganisation can take a pool's creation away.
                 view = pool_view(pool, (self._chain_id, self.kind, *tokens)) if pool.exists else None
                 if view != pool.view:
                     pool.view = result.pools[address] = view
         self._dirty_pools = waiting & self._dirty_pools
-        whole: list[Nft] = []
+        alone: dict[Pool, list[Range]] = {}
         for rng in ranges:
-            pool = rng.pool
-            if self._tokens_of(pool) is None or not rng.is_ready():
-                self._dirty_ranges.add(rng)
+            if rng.pool not in work:
+                alone.setdefault(rng.pool, []).append(rng)
+        work.update(alone)
+        whole: list[Nft] = []
+        for pool, mine in work.items():
+            if self._tokens_of(pool) is None or not pool.is_ready():
+                self._dirty_ranges.update(mine)
                 continue
-            evaluate_range(
-                rng, moves.get(pool), prices.get(pool.token0), prices.get(pool.token1), whole, result.patches
-            )
+            move, ticks = moves.get(pool), pool.ticks
+            cents0, cents1 = prices.get(pool.token0), prices.get(pool.token1)
+            for rng in mine:
+                if rng.core_read and ticks[rng.lower] is not None and ticks[rng.upper] is not None:
+                    evaluate_range(rng, move, cents0, cents1, whole, result.patches)
+                else:
+                    self._dirty_ranges.add(rng)
         for nft in whole:
             shown = self._view(nft)
             assert shown is not None

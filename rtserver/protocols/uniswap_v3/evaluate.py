@@ -107,6 +107,9 @@ def evaluate_range(
     flips, rng.was_in_range = in_range is not rng.was_in_range, in_range
     priced = cents0 is not None and cents1 is not None
     each0, each1 = cents0 or 0, cents1 or 0
+    usual = priced and in_range and not flips and not all_whole
+    swapped = first_fields | _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
+    start = f"{{{first_text[1:]}," if first_text else "{"
     for nft in rng.nfts.values():
         liquidity = nft.liquidity
         if liquidity:
@@ -123,6 +126,29 @@ def evaluate_range(
             amount0 = amount1 = 0
             owed0 = nft.owed0 if nft.owed0 < stored0 else stored0
             owed1 = nft.owed1 if nft.owed1 < stored1 else stored1
+        if usual and liquidity and not (nft.has_principal or nft.news):
+            # By far the most frequent case, a swap in range, in one piece: half the time of what follows.
+            value = (amount0 * each0 + amount1 * each1 + _HALF) >> 128
+            worth = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
+            if (
+                value > 99 < worth
+                and amount0 != nft.amount0
+                and amount1 != nft.amount1
+                and owed0 != nft.collectable0
+                and owed1 != nft.collectable1
+                and value != nft.value_cents
+                and worth != nft.fees_cents
+            ):
+                nft.amount0, nft.amount1, nft.collectable0, nft.collectable1 = amount0, amount1, owed0, owed1
+                nft.value_cents, nft.fees_cents = value, worth
+                fee0, fee1, cents, earned = str(owed0), str(owed1), str(value), str(worth)
+                text = (
+                    f'{start}"amount0":"{amount0}","amount1":"{amount1}","collectable0":"{fee0}","fees0":"{fee0}",'
+                    f'"collectable1":"{fee1}","fees1":"{fee1}","valueUSD":"{cents[:-2]}.{cents[-2:]}",'
+                    f'"feesUSD":"{earned[:-2]}.{earned[-2:]}"}}'
+                )
+                patches.append((nft.token_id, nft.owner, (swapped, text)))
+                continue
         fields, text = first_fields, first_text
         if amount0 != nft.amount0:
             nft.amount0 = amount0
@@ -150,18 +176,18 @@ def evaluate_range(
                 nft.value_cents = value
                 fields |= _VALUE
                 text += f',"valueUSD":"{value // 100}.{value % 100:02d}"'
-            worth: int | None
+            fees_cents: int | None
             if nft.has_principal:
-                worth = _fees_cents(nft, each0, each1)
+                fees_cents = _fees_cents(nft, each0, each1)
             else:
-                worth = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
-            if worth != nft.fees_cents:
-                nft.fees_cents = worth
-                if worth is None:
+                fees_cents = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
+            if fees_cents != nft.fees_cents:
+                nft.fees_cents = fees_cents
+                if fees_cents is None:
                     nft.news |= WHOLE
                 else:
                     fields |= _FEES_USD
-                    text += f',"feesUSD":"{worth // 100}.{worth % 100:02d}"'
+                    text += f',"feesUSD":"{fees_cents // 100}.{fees_cents % 100:02d}"'
         elif nft.value_cents is not None:
             nft.value_cents = nft.fees_cents = None
             nft.news |= WHOLE
