@@ -241,6 +241,21 @@ def test_what_was_first_read_at_a_block_that_is_dropped(story: Story) -> None:
     assert f"{KIND}:1" in story.follower.states[A.name]
 
 
+def test_what_was_first_read_above_two_forks(story: Story) -> None:
+    """Read at a block that goes, read again at another that goes, and before that nobody looked at it."""
+    ancestor = story.head
+    minted = story.block(mint(0, -120, 120))
+    story.block()
+    for token_id in (1, 3):
+        story.follower.want(PositionChannel(CHAIN, KIND, TokenId(token_id)))
+    story.follower.load()
+    story.fork(minted, swap(100))
+    story.check()
+    story.fork(ancestor)
+    story.check()
+    assert story.follower.states[f"position:{CHAIN}:{KIND}:3"] == {}
+
+
 def test_a_pool_created_in_a_gap_and_undone_in_parts(story: Story) -> None:
     story.follower.want(A)
     story.check()

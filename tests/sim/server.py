@@ -104,8 +104,6 @@ class Server:
             stream = self.streams[name]
             self._truths.setdefault((stream.epoch, stream.seq), truth)
             assert len(stream._ring) <= RING_ENTRIES, "the ring has a bound"
-                "nor do patches pile up"
-            )
 
     def _publish(self, update: BlockUpdate) -> None:
         said = {*update.patched, *(name for name, change in update.changes.items() if change)}

@@ -42,6 +42,7 @@ class Journal:
     def __init__(self) -> None:
         self._records: dict[BlockHash, Touched] = {}
         self._current = Touched()
+        self._carried = Touched()
 
     @property
     def current(self) -> Touched:
@@ -50,12 +51,24 @@ class Journal:
 
     def open(self, block_hash: BlockHash) -> Touched:
         """Begin (or begin again) the record of a block."""
-        self._current = self._records[block_hash] = Touched()
+        self._current = self._records[block_hash] = self._carried
+        self._carried = Touched()
         return self._current
 
     def pop(self, block_hash: BlockHash) -> Touched | None:
-        """Take a block's record out, None where there is none."""
-        return self._records.pop(block_hash, None)
+        """Take a block's record out to undo it, None where there is none.
+
+        What was first read at this block is no better known for any block before the next one: that one's record
+        begins with it. Otherwise a second fork, deeper than the first, would leave it as the first one left it.
+        """
+        record = self._records.pop(block_hash, None)
+        if record is not None:
+            carried = self._carried
+            carried.whole_pools |= record.whole_pools
+            carried.ticks |= record.ticks
+            carried.cores |= record.cores
+            carried.first_read_ids |= record.first_read_ids
+        return record
 
     def forget(self, block_hash: BlockHash) -> None:
         """Drop a record that is too deep to be needed."""
