@@ -16,7 +16,7 @@ def docs_routes(version: str) -> list[web.AbstractRouteDef]:
     """
 
     async def asyncapi(request: web.Request) -> web.Response:
-        # The address that the client came by is the one it can connect to, also behind a proxy.
+        # The address that the client came by is the one it can connect to.
         document = asyncapi_document(version, request.host, is_secure=request.secure)
         return json_response(document, headers={"Cache-Control": "no-cache"})
 

@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["SEEDS"]
 
-# What goes wrong without the promise → the first seed that tells. Four of these were in the product until a
-# seed told; `test_found.py` has the smallest case of each.
+# What goes wrong without the promise → the first seed that tells. Four of these were in the product once,
+# found by a seed or by reading; `test_found.py` has the smallest case of each.
 SEEDS: Final[Mapping[str, int]] = {
     "a change falls between snapshot and registration": 0,
     "a cursor of another block is believed": 4,
