@@ -99,6 +99,8 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
 _SLOW_BYTES: Final = 2000
 # Enough for the kernel's buffers and ours: then the client lags.
 _FILL_BURSTS: Final = 200
+# So many in any case: both kinds of rounds start with sockets in the same state.
+_LEAST_BURSTS: Final = 8
 _CATCH_UP_S: Final = 10.0
 
 
@@ -114,7 +116,7 @@ async def _slow_round(
         choice = [*write_channels(folder, names), "--slow", str(slow)]
         seat = await open_seat(stack, OURS, loader, clients, folder, options=choice)
         filled = 0
-        while filled < _FILL_BURSTS and (not filled or (slow and not (await _stats(seat))["lagging"])):
+        while filled < _LEAST_BURSTS or (slow and filled < _FILL_BURSTS and not (await _stats(seat))["lagging"]):
             await seat.broadcast(count=8, interval_s=0, bytes=_SLOW_BYTES)
             filled += 1
         before = resident_kib(seat.server.pid)

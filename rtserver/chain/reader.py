@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from ..domain.chain import Header, Log
-from ..domain.errors import ChainUnavailable, PermanentError, RetryableError
+from ..domain.errors import BlockGone, ChainUnavailable, PermanentError, RetryableError
 from ..domain.ids import Address, BlockHash
 from ..obs.metrics import Metrics
 from ..protocols.base import Call, LogFilter
@@ -19,7 +19,7 @@ from .decode import MalformedAnswer, header_of, log_of
 from .evm_batch import MAX_CALLS, Way, decode_answer, encode_call
 from .rpc import Endpoint, Request, RpcError, TransportError
 
-__all__ = ["BlockGone", "ChainReader"]
+__all__ = ["ChainReader"]
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +28,6 @@ _MAX_FILTER_ADDRESSES: Final = 1000
 # The identity precompile answers its own input; 0x06 reverts on a point that is not on the curve.
 _ECHO: Final = Address("0x" + "0" * 39 + "4")
 _REVERTS: Final = Address("0x" + "0" * 39 + "6")
-
-
-class BlockGone(RetryableError):
-    """No endpoint has the block: it was orphaned, or the endpoints lag behind the head."""
 
 
 class ChainReader:
@@ -130,16 +126,16 @@ class ChainReader:
         """Return all past logs of an address with these topics, up to and including a block.
 
         Raises:
+            BlockGone: The endpoint's block of that height is another: it lags, or follows another branch.
             PermanentError: The endpoint refuses the range.
         """
-        query = {
-            "address": address,
-            "topics": [list(t) for t in topics],
-            "fromBlock": "0x0",
-            "toBlock": hex(until.number),
-        }
-        (answer,) = await self.request([("eth_getLogs", [query])], "load")
-        return [log_of(entry) for entry in self._entries(answer)]
+        height = hex(until.number)
+        query = {"address": address, "topics": [list(t) for t in topics], "fromBlock": "0x0", "toBlock": height}
+        # A range is asked for by height. The block after it in the same batch tells whose chain answered.
+        logs, block = await self.request([("eth_getLogs", [query]), ("eth_getBlockByNumber", [height, False])], "load")
+        if block is None or header_of(block).hash != until.hash:
+            raise BlockGone(f"block {until.number} is another one there")
+        return [log_of(entry) for entry in self._entries(logs)]
 
     @staticmethod
     def _entries(answer: Any) -> list[Any]:

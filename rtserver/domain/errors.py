@@ -1,6 +1,7 @@
 """One root of errors, split by what the caller does next. Never carries a URL or a secret."""
 
 __all__ = [
+    "BlockGone",
     "ChainUnavailable",
     "ClientError",
     "ConfigError",
@@ -21,6 +22,10 @@ class RetryableError(RtserverError):
 
 class ChainUnavailable(RetryableError):
     """No endpoint of a chain answered."""
+
+
+class BlockGone(RetryableError):
+    """No endpoint has the block, or not as part of its chain: it was orphaned, or the endpoints lag behind."""
 
 
 class PermanentError(RtserverError):

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from ..domain.chain import ChainEvent, Header, Log, Reorged, Rollback
-from ..domain.errors import PermanentError, RetryableError
+from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..obs.metrics import Metrics
 from ..protocols.base import Book, HistoryQuery, Plan
 from ..protocols.bloom import may_hold
@@ -230,6 +230,12 @@ class ChainRunner:
         logs: list[Log] | None = None
         try:
             logs = await self._reader.history(query.address, query.topics, head)
+        except BlockGone as error:
+            # Still wanted, and asked for again: by then we are where the node is, or it is where we are.
+            log.info("history is of another branch", chain=self._name, error=str(error))
+            await asyncio.sleep(_RETRY_S)
+            self._wake.set()
+            return
         except (RetryableError, PermanentError) as error:
             log.warning("history not readable, fees stay unknown", chain=self._name, error=str(error))
         book.absorb_history(query, logs)

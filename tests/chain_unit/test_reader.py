@@ -9,10 +9,10 @@ import pytest
 
 from rtserver.chain import evm_batch
 from rtserver.chain.evm_batch import Way
-from rtserver.chain.reader import BlockGone, ChainReader
+from rtserver.chain.reader import ChainReader
 from rtserver.chain.rpc import HttpEndpoint, RpcError
 from rtserver.domain.chain import Header
-from rtserver.domain.errors import ChainUnavailable, PermanentError
+from rtserver.domain.errors import BlockGone, ChainUnavailable, PermanentError
 from rtserver.domain.ids import Address, BlockHash
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.base import Call, LogFilter
@@ -172,3 +172,27 @@ async def test_only_wanted_logs_come_through(nodes: tuple[ScriptedNode, Scripted
     (logs,) = await reader.logs([HEAD.hash], LogFilter(many, frozenset({"0x01"})))
     assert "address" not in asked[-1], "topics select, the rest is dropped here"
     assert [log.address for log in logs] == [wanted]
+
+
+async def test_a_history_of_another_branch_is_refused(
+    nodes: tuple[ScriptedNode, ScriptedNode], reader: ChainReader
+) -> None:
+    """A range is asked for by height, so the answer is only worth something from a node on our branch."""
+    event = {
+        "address": "0x" + "aa" * 20,
+        "topics": ["0x" + "01" * 32],
+        "data": "0x" + "00" * 32,
+        "blockHash": "0x" + "22" * 32,
+        "blockNumber": "0x3",
+        "logIndex": "0x0",
+        "transactionHash": "0x" + "33" * 32,
+    }
+    header = {"number": "0x5", "hash": HEAD.hash, "parentHash": "0x" + "00" * 32, "timestamp": "0x9"}
+    nodes[0].methods["eth_getLogs"] = lambda *_: [event]
+    nodes[0].methods["eth_getBlockByNumber"] = lambda *_: header
+    (told,) = await reader.history(Address("0x" + "aa" * 20), [["0x" + "01" * 32]], HEAD)
+    assert told.block_number == 3
+    for other in ({**header, "hash": "0x" + "99" * 32}, None):
+        nodes[0].methods["eth_getBlockByNumber"] = lambda *_, other=other: other
+        with pytest.raises(BlockGone):
+            await reader.history(Address("0x" + "aa" * 20), [["0x" + "01" * 32]], HEAD)

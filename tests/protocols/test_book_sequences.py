@@ -338,21 +338,3 @@ def test_what_nobody_watches_is_forgotten(story: Story) -> None:
         story.follower.unwant(channel)
     assert {kind: count for kind, count in story.follower.book.tracked.items() if count} == {}
     assert story.follower.read() == 0
-
-
-@pytest.mark.xfail(strict=True, reason="history is asked for by height: an event of a block folded later counts twice")
-def test_a_history_of_a_branch_that_is_not_ours_yet(story: Story) -> None:
-    """The node went over to another branch before we did: its answer holds an event that we fold only later."""
-    ancestor = story.block(swap(10), decrease(1, 10**13))
-    story.follower.want(ONE)
-    while story.follower.read():
-        pass
-    story.block()
-    other = story.mine(ancestor, decrease(1, 10**13))
-    ours, story.follower.head = story.follower.head, other
-    assert story.follower.ask_history()
-    story.follower.head = ours
-    story.follower.answer_history()
-    story.follower.reorg([other])
-    story.follower.settle()
-    story.check()
