@@ -1,0 +1,247 @@
+"""What a book tracks, and what of it is stale or unread: the ground that its other parts stand on.
+
+Decides what is kept and what is dropped; never decodes a log or an answer.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ...domain.ids import Address, ChainId, Tick, TokenId
+from ..addresses import create2_pool
+from ..base import LogFilter
+from . import reads
+from .discovery import OwnerWatch
+from .journal import Journal
+from .state import Nft, Pool, Range, RangeKey, Token
+
+__all__ = ["FEE_TIERS", "Tracking"]
+
+# Fee tiers, in hundredths of a basis point, whose pools may price a token against a dollar token.
+FEE_TIERS: Final = (100, 500, 3000, 10000)
+
+
+class Tracking:
+    """Tokens, pools, ranges and positions, who wants them, and what has to be read."""
+
+    def __init__(
+        self,
+        *,
+        chain_id: ChainId,
+        factory: Address,
+        position_manager: Address,
+        init_code_hash: bytes,
+        stablecoins: Sequence[Address] = (),
+        kind: str = "uniswap-v3",
+    ) -> None:
+        self.kind = kind
+        self._chain_id = chain_id
+        self._factory = factory
+        self._manager = position_manager
+        self._init_code_hash = init_code_hash
+        self._stablecoins = tuple(stablecoins)
+        self._journal = Journal()
+        self._tokens: dict[Address, Token] = {}
+        self._pools: dict[Address, Pool] = {}
+        self._pools_of: dict[Address, set[Address]] = {}  # token → its pools
+        self._nfts: dict[TokenId, Nft] = {}
+        self._owned: dict[Address, set[TokenId]] = {}
+        # Wishes.
+        self._owners: dict[Address, OwnerWatch] = {}
+        self._undiscovered: dict[Address, None] = {}
+        self._wanted_ids: dict[TokenId, int] = {}
+        self._wanted_pools: dict[Address, int] = {}
+        self._quote_pools: set[Address] = set()
+        self._not_pools: set[Address] = set()
+        # Read before, and no longer true.
+        self._stale_pools: set[Address] = set()
+        self._stale_ticks: set[tuple[Address, Tick]] = set()
+        self._stale_cores: set[RangeKey] = set()
+        self._stale_ids: set[TokenId] = set()
+        # Never read.
+        self._load_tokens: dict[Address, None] = {}
+        self._load_identities: dict[Address, None] = {}
+        self._load_pools: dict[Address, None] = {}
+        self._load_ticks: dict[tuple[Address, Tick], None] = {}
+        self._load_cores: dict[RangeKey, None] = {}
+        self._load_ids: dict[TokenId, Address | None] = {}
+        self._load_history: set[TokenId] = set()
+        # Events came or went while a history was being read: its sum is of no use.
+        self._history_touched: set[TokenId] = set()
+        # Positions that a block brought: they belong into that block's frame.
+        self._urgent: set[TokenId] = set()
+        self._hinted: set[RangeKey] = set()
+        # Read since the last evaluation.
+        self._dirty_pools: set[Address] = set()
+        self._dirty_ranges: set[Range] = set()
+        self._removed: dict[TokenId, Address] = {}
+        self._moved: dict[TokenId, tuple[Address, Address]] = {}
+        self._filter: LogFilter | None = None
+
+    def owner_of(self, token_id: TokenId) -> Address | None:
+        """Return a tracked position's owner."""
+        nft = self._nfts.get(token_id)
+        return None if nft is None else nft.owner
+
+    @property
+    def tracked(self) -> dict[str, int]:
+        """Return how much is tracked, for metrics."""
+        return {"positions": len(self._nfts), "pools": len(self._pools), "owners": len(self._owners)}
+
+    # --- what is told and asked ------------------------------------------------------------------------
+
+    def decimals(self, token: Address) -> int | None:
+        """Return a token's decimals, None while unknown or unusable."""
+        known = self._tokens.get(token)
+        return None if known is None else known.decimals
+
+    def _nft_ready(self, nft: Nft) -> bool:
+        return nft.is_shown and nft.range.is_ready() and nft.token_id not in self._load_history
+
+    def _tokens_of(self, pool: Pool) -> tuple[Token, Token] | None:
+        token0, token1 = self._tokens.get(pool.token0), self._tokens.get(pool.token1)
+        return None if token0 is None or token1 is None else (token0, token1)
+
+    def _pool(self, address: Address, token0: Address, token1: Address, fee_pips: int) -> Pool:
+        pool = self._pools.get(address)
+        if pool is None:
+            low, high = sorted((token0, token1))
+            pool = self._pools[address] = Pool(address=address, token0=low, token1=high, fee_pips=fee_pips)
+            self._load_pools[address] = None
+            self._filter = None
+            for token in (low, high):
+                self._pools_of.setdefault(token, set()).add(address)
+        return pool
+
+    def _track_growth(self, pool: Pool) -> None:
+        if pool.keeps_growth:
+            return
+        pool.keeps_growth = True
+        self._load_pools[pool.address] = None
+        for token in (pool.token0, pool.token1):
+            if token not in self._tokens:
+                self._load_tokens[token] = None
+            self._watch_price(token)
+
+    def _watch_price(self, token: Address) -> None:
+        """Watch the pools that can price a token in dollars."""
+        if token in self._stablecoins:
+            return
+        for stable in self._stablecoins:
+            for fee in FEE_TIERS:
+                address = create2_pool(self._factory, self._init_code_hash, token, stable, fee)
+                self._quote_pools.add(address)
+                self._pool(address, token, stable, fee)
+            if stable not in self._tokens:
+                self._load_tokens[stable] = None
+
+    def _forget_price(self, token: Address) -> None:
+        """Stop watching a token's dollar pools once no tracked pool holds it."""
+        pools = self._pools_of[token]
+        if token in self._stablecoins or any(self._pools[address].keeps_growth for address in pools):
+            return
+        for address in pools & self._quote_pools:
+            self._quote_pools.discard(address)
+            self._drop_pool_if_unused(self._pools[address])
+
+    def _range(self, pool: Pool, lower: Tick, upper: Tick) -> Range:
+        rng = pool.ranges.get((lower, upper))
+        if rng is None:
+            rng = pool.ranges[lower, upper] = Range(pool, lower, upper, reads.core_key(self._manager, lower, upper))
+            self._load_cores[pool.address, lower, upper] = None
+            for tick in (lower, upper):
+                if tick not in pool.ticks:
+                    pool.ticks[tick] = None
+                    self._load_ticks[pool.address, tick] = None
+        return rng
+
+    def _drop(self, nft: Nft) -> None:
+        """Stop tracking a position and whatever only it needed."""
+        token_id, rng = nft.token_id, nft.range
+        del self._nfts[token_id]
+        rng.nfts.pop(token_id, None)
+        self._owned.get(nft.owner, set()).discard(token_id)
+        self._stale_ids.discard(token_id)
+        self._load_history.discard(token_id)
+        if not rng.nfts:
+            self._drop_range(rng)
+
+    def _drop_range(self, rng: Range) -> None:
+        pool, key = rng.pool, (rng.pool.address, rng.lower, rng.upper)
+        del pool.ranges[key[1:]]
+        self._stale_cores.discard(key)
+        self._load_cores.pop(key, None)
+        self._dirty_ranges.discard(rng)
+        used = {tick for ticks in pool.ranges for tick in ticks}
+        for tick in {rng.lower, rng.upper} - used:
+            pool.ticks.pop(tick, None)
+            self._stale_ticks.discard((pool.address, tick))
+            self._load_ticks.pop((pool.address, tick), None)
+        self._drop_pool_if_unused(pool)
+
+    def _drop_pool_if_unused(self, pool: Pool) -> None:
+        if pool.ranges or pool.address in self._wanted_pools:
+            return
+        if pool.keeps_growth:
+            pool.keeps_growth = pool.has_growth = False
+            for token in (pool.token0, pool.token1):
+                self._forget_price(token)
+        if pool.address in self._quote_pools or self._pools.pop(pool.address, None) is None:
+            return
+        for token in (pool.token0, pool.token1):
+            self._pools_of[token].discard(pool.address)
+        self._stale_pools.discard(pool.address)
+        self._load_pools.pop(pool.address, None)
+        self._dirty_pools.discard(pool.address)
+        self._filter = None
+
+    def _forget_hints(self) -> None:
+        for address, lower, upper in self._hinted:
+            pool = self._pools.get(address)
+            rng = None if pool is None else pool.ranges.get((lower, upper))
+            if rng is not None and not rng.nfts:
+                self._drop_range(rng)
+        self._hinted.clear()
+
+    # --- marks ------------------------------------------------------------------------------------------
+
+    def _walk(self, pool: Pool, low: Tick, high: Tick) -> None:
+        span = pool.span
+        pool.span = (low, high) if span is None else (min(span[0], low), max(span[1], high))
+        self._stale_pools.add(pool.address)
+
+    def _mark_tick(self, pool: Pool, tick: Tick) -> None:
+        if pool.ticks.get(tick) is not None:
+            self._stale_ticks.add((pool.address, tick))
+
+    def _mark_core(self, key: RangeKey) -> None:
+        rng = self._pools[key[0]].ranges.get(key[1:])
+        if rng is not None and rng.core_read:
+            self._stale_cores.add(key)
+
+    def _urge(self, token_id: TokenId, owner: Address | None) -> None:
+        self._load_ids[token_id] = None  # the owner is read, too: a later log may have moved it on
+        self._urgent.add(token_id)
+        watch = self._owners.get(owner) if owner is not None else None
+        if watch is not None:
+            watch.awaiting.add(token_id)
+
+    def _rediscover(self, watch: OwnerWatch) -> None:
+        watch.restart()
+        self._undiscovered[watch.owner] = None
+
+    def _mark_pool(self, pool: Pool) -> None:
+        if pool.is_read:
+            self._stale_pools.add(pool.address)
+        for tick in pool.ticks:
+            self._mark_tick(pool, tick)
+        for lower, upper in pool.ranges:
+            self._mark_core((pool.address, lower, upper))
+
+    def _begin_principal(self, nft: Nft, *, known: bool) -> None:
+        """Without anything owed there is no owed principal; otherwise only the NFT's own events can tell."""
+        if known:
+            nft.set_principal(0, 0)
+        else:
+            nft.set_principal(None, None)
+            self._load_history.add(nft.token_id)
+            self._history_touched.add(nft.token_id)
