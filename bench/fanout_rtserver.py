@@ -23,7 +23,8 @@ from rtserver.domain.update import BlockUpdate
 from rtserver.edge.problems import problem_middleware
 from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets, tick_forever
-from rtserver.hub.hub import Hub, Interest, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Interest, Limits
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 

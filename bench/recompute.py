@@ -32,7 +32,8 @@ from rtserver.domain.chain import Log
 from rtserver.domain.ids import Address, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
 from rtserver.engine.core import EngineCore
-from rtserver.hub.hub import Hub, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Limits
 from rtserver.hub.session import Session
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.base import Book

@@ -27,7 +27,8 @@ from .edge.rest import Rest, ServedChain
 from .edge.ws import Sockets, tick_forever
 from .engine.core import EngineCore
 from .engine.runner import ChainRunner
-from .hub.hub import Hub, Limits
+from .hub.hub import Hub
+from .hub.limits import Limits
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
 from .protocols.channels import Channel

@@ -8,9 +8,8 @@ session is noted, and the step that opens the channel answers it.
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
-import msgspec
 import orjson
 
 from ..domain.chain import Header
@@ -24,10 +23,12 @@ from ..wire.codes import PROTOCOL, CloseCode
 from ..wire.cursor import parse_cursor
 from ..wire.frames import text_frame
 from ..wire.messages import Bye, ErrorMessage, HeadMessage, Heartbeat, Subscribed, Unsubscribed, Welcome, encode
+from .block_frame import block_head, block_json, block_message, rollback_json
+from .limits import Interest, Limits
 from .session import SLOW_S, Session
 from .stream import Encoder, Stream, block_tag
 
-__all__ = ["Hub", "Interest", "Limits"]
+__all__ = ["Hub"]
 
 RequestId = int | str | None
 # Where a client that holds nothing of a channel is: no seq from which a change could lead on.
@@ -36,42 +37,6 @@ _NO_PATCHES: Final[dict[str, EncodedPatch]] = {}
 # How often time limits in seconds are looked after.
 _ROUND_S: Final = 1.0
 Waiter = Callable[[Stream | ClientError], None]
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may do; every number is a setting.
-
-    Args:
-        channels: Channels a connection.
-        message_bytes: Longest message from a client.
-        messages_per_s: Steady rate of messages from a client.
-        burst: Messages at once.
-        connections_per_ip: Sockets an address.
-        heartbeat_s: Idle time after which a heartbeat is sent.
-        pong_s: Time to answer it.
-        load_s: Longest wait for a cold channel.
-        linger_s: How long a channel stays open after its last listener.
-    """
-
-    channels: int = 256
-    message_bytes: int = 16 * 1024
-    messages_per_s: float = 10
-    burst: int = 20
-    connections_per_ip: int = 100
-    heartbeat_s: float = 15
-    pong_s: float = 10
-    load_s: float = 20
-    linger_s: float = 60
-
-
-class Interest(Protocol):
-    """The only way back: which channels someone watches."""
-
-    def want(self, channel: Channel) -> None:
-        """Open a channel as soon as its state has been read."""
-
-    def unwant(self, channel: Channel) -> None:
-        """Close a channel."""
 
 
 class Hub:
@@ -246,7 +211,7 @@ class Hub:
         checksum = stream.checksum()
         request = b"" if request_id is None else b'"id":%b,' % orjson.dumps(request_id)
         head = b'{"type":"snapshot",%b"channel":%b,"epoch":"%b","seq":%d,"block":%b' % (
-            request, orjson.dumps(stream.channel), stream.epoch.encode(), stream.seq, _block_json(header).encode(),
+            request, orjson.dumps(stream.channel), stream.epoch.encode(), stream.seq, block_json(header).encode(),
         )  # fmt: skip
         for index, state in enumerate(parts, 1):
             tail = b',"checksum":%d,"cursor":"%b","part":%d,"parts":%d}' % (
@@ -328,7 +293,7 @@ class Hub:
                 if stream.chain_id == chain_id and stream not in fragments:
                     fragments[stream] = stream.apply(None, tag, encode_once, prove=True, now=now)
         if fragments:
-            self._fan_out(chain_id, header, fragments, _rollback_json(update), now)
+            self._fan_out(chain_id, header, fragments, rollback_json(update), now)
         for name, state in update.opened.items():
             self._open_stream(name, Stream(name, chain_id, self._next_epoch(), state, header.hash, self._clock))
         for name, error in update.refused.items():
@@ -352,7 +317,7 @@ class Hub:
                     targets[session] = [stream]
                 else:
                     mine.append(stream)
-        prefix, suffix = _block_head(chain_id, header), f"]{rollback}}}"
+        prefix, suffix = block_head(chain_id, header), f"]{rollback}}}"
         frames: dict[tuple[Stream, ...], bytes] = {}
         sent = sent_bytes = 0
         for session, streams in targets.items():
@@ -519,7 +484,7 @@ class Hub:
         for chain_id, fragments in by_chain.items():
             header = self._heads[chain_id][0]
             rollback = told[1] if told is not None and told[0] == chain_id else ""
-            session.send(_block_message(chain_id, header, fragments, rollback), now)
+            session.send(block_message(chain_id, header, fragments, rollback), now)
         for message in joined:
             session.send(encode(message), now)
 
@@ -555,26 +520,3 @@ class Hub:
     def sessions(self) -> Iterable[Session]:
         """Return all open sessions."""
         return self._sessions.keys()
-
-
-def _block_json(header: Header) -> str:
-    return (
-        f'{{"number":{header.number},"hash":"{header.hash}",'
-        f'"parentHash":"{header.parent_hash}","timestamp":{header.timestamp}}}'
-    )
-
-
-def _rollback_json(update: BlockUpdate) -> str:
-    rollback = update.rollback
-    if rollback is None:
-        return ""
-    to = None if rollback.to is None else {"number": rollback.to.number, "hash": rollback.to.hash}
-    return ',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)}).decode()
-
-
-def _block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str) -> bytes:
-    return f"{_block_head(chain_id, header)}{','.join(fragments)}]{rollback}}}".encode()
-
-
-def _block_head(chain_id: int, header: Header) -> str:
-    return f'{{"type":"block","chainId":{chain_id},"block":{_block_json(header)},"changes":['

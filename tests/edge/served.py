@@ -21,7 +21,8 @@ from rtserver.edge.health import Health
 from rtserver.edge.problems import problem_middleware
 from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets
-from rtserver.hub.hub import Hub, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Limits
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 

@@ -6,7 +6,7 @@ import pytest
 
 from rtserver.domain.diff import Change
 from rtserver.domain.errors import ClientError, RetryableError
-from rtserver.hub.hub import Limits
+from rtserver.hub.limits import Limits
 
 from .served import OWNER, Served, position, served
 

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rtserver.domain.diff import Change
-from rtserver.hub.hub import Limits
+from rtserver.hub.limits import Limits
 from rtserver.wire.codes import CloseCode
 
 from .served import Json, Served, position, receive, served

@@ -10,7 +10,8 @@ from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
-from rtserver.hub.hub import Hub, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Limits
 from rtserver.hub.session import Session
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel, PositionChannel

@@ -3,7 +3,7 @@
 import pytest
 
 from rtserver.domain.errors import ClientError
-from rtserver.hub.hub import Limits
+from rtserver.hub.limits import Limits
 from rtserver.hub.stream import PART_BYTES
 
 from .replica import checksum_of

@@ -14,7 +14,8 @@ from unittest.mock import patch
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import ChainId
 from rtserver.domain.update import BlockUpdate
-from rtserver.hub.hub import Hub, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Limits
 from rtserver.hub.session import Session
 from rtserver.hub.stream import RING_ENTRIES, Stream
 from rtserver.obs.metrics import Metrics

@@ -13,7 +13,8 @@ from rtserver.domain.chain import Header
 from rtserver.domain.diff import Change, State, apply, compose, diff
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
-from rtserver.hub.hub import Hub, Limits
+from rtserver.hub.hub import Hub
+from rtserver.hub.limits import Limits
 from rtserver.hub.session import LAG_BYTES, Session
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel, PositionChannel

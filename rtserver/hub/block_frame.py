@@ -1,0 +1,37 @@
+"""The text of a `block` message, written by hand around fragments that were encoded once."""
+
+from collections.abc import Iterable
+
+import orjson
+
+from ..domain.chain import Header
+from ..domain.update import BlockUpdate
+
+__all__ = ["block_head", "block_json", "block_message", "rollback_json"]
+
+
+def block_json(header: Header) -> str:
+    """Return the block that a change or snapshot is anchored to; the timestamp is in seconds."""
+    return (
+        f'{{"number":{header.number},"hash":"{header.hash}",'
+        f'"parentHash":"{header.parent_hash}","timestamp":{header.timestamp}}}'
+    )
+
+
+def rollback_json(update: BlockUpdate) -> str:
+    """Return the member that tells of a reorganisation, with its leading comma; empty where there was none."""
+    rollback = update.rollback
+    if rollback is None:
+        return ""
+    to = None if rollback.to is None else {"number": rollback.to.number, "hash": rollback.to.hash}
+    return ',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)}).decode()
+
+
+def block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str) -> bytes:
+    """Return a whole message."""
+    return f"{block_head(chain_id, header)}{','.join(fragments)}]{rollback}}}".encode()
+
+
+def block_head(chain_id: int, header: Header) -> str:
+    """Return the start of a message, up to its first fragment."""
+    return f'{{"type":"block","chainId":{chain_id},"block":{block_json(header)},"changes":['
