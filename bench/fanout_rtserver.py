@@ -16,6 +16,7 @@ import uvloop
 from aiohttp import web
 
 from bench.peers.control import obey, say
+from rtserver.app import COLLECTOR
 from rtserver.domain.chain import Header
 from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash, ChainId
@@ -145,7 +146,7 @@ class Script(Interest):
 async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     """Serve the hub's sockets as the composition root does, until the bench goes away."""
     # As `rtserver serve` sets it.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(*COLLECTOR)
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
     rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", ())
     sockets = Sockets(hub, rest, ("*",))

@@ -27,6 +27,7 @@ from bench.common import machine, machine_line
 from bench.common_chain import FACTORY, MANAGER, STABLES, InMemoryChain, MemoryPool
 from bench.common_floor import PlainPosition, bare_arithmetic, expected_fields, floor_inputs
 from bench.common_ws import Frames
+from rtserver.app import COLLECTOR
 from rtserver.client.replica import Replica, Verdict
 from rtserver.domain.chain import Log
 from rtserver.domain.ids import Address, ChainId, TokenId
@@ -283,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
+    gc.set_threshold(*COLLECTOR)  # as the server does
     workloads = (
         ("a channel each, all in range", 1.0, False),
         ("a channel each, 70 % in range", 0.7, False),

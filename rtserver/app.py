@@ -36,13 +36,13 @@ from .protocols.registry import adapters
 from .wire.codes import CloseCode
 from .worth.pool_prices import PoolPrices
 
-__all__ = ["run_server"]
+__all__ = ["COLLECTOR", "run_server"]
 
 log = structlog.get_logger(__name__)
 
 # Garbage collection. A block makes tens of thousands of short-lived tuples and no cycles; with Python's default
 # (700) the collector walks the young generation 70 times as often, for nothing: a third of a large block's time.
-_COLLECTOR: Final = (50_000, 20, 50)
+COLLECTOR: Final = (50_000, 20, 50)
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 _DRAIN_S: Final = 2.0
 # Clients that were said bye to come back spread over this time.
@@ -210,7 +210,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
     Raises:
         ConfigError: A port is taken, or a chain can't be what the settings say.
     """
-    gc.set_threshold(*_COLLECTOR)
+    gc.set_threshold(*COLLECTOR)
     metrics = Metrics()
     ids = await _chain_ids(settings, metrics)
     chains, hub, app, health, sockets = _build(settings, ids, metrics)

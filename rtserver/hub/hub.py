@@ -8,7 +8,7 @@ session is noted, and the step that opens the channel answers it.
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import orjson
 
@@ -25,7 +25,7 @@ from ..wire.frames import text_frame
 from ..wire.messages import Bye, ErrorMessage, HeadMessage, Heartbeat, Subscribed, Unsubscribed, Welcome, encode
 from .block_frame import block_head, block_json, block_message, rollback_json
 from .limits import Interest, Limits
-from .session import SLOW_S, Session
+from .session import LAG_BYTES, SLOW_S, Session
 from .stream import Encoder, Stream, block_tag
 
 __all__ = ["Hub"]
@@ -308,26 +308,35 @@ class Hub:
         rollback: str,
         now: float,
     ) -> None:
-        targets: dict[Session, list[Stream]] = {}
+        # A session and the one stream that it gets, as most do, or all of them.
+        targets: dict[Session, Stream | list[Stream]] = {}
         for stream in fragments:
-            for listener in stream.listeners:
-                session: Session = listener  # type: ignore[assignment]
-                mine = targets.get(session)
-                if mine is None:
-                    targets[session] = [stream]
+            # Only sessions listen; the stream doesn't know what they are.
+            listeners = cast(dict[Session, None], stream.listeners)
+            if not targets:
+                targets = dict.fromkeys(listeners, stream)
+                continue
+            for session in listeners:
+                known = targets.get(session)
+                if known is None:
+                    targets[session] = stream
+                elif isinstance(known, list):
+                    known.append(stream)
                 else:
-                    mine.append(stream)
+                    targets[session] = [known, stream]
         prefix, suffix = block_head(chain_id, header), f"]{rollback}}}"
-        frames: dict[tuple[Stream, ...], bytes] = {}
+        frames: dict[Stream | tuple[Stream, ...], bytes] = {}
         sent = sent_bytes = 0
-        for session, streams in targets.items():
+        for session, mine in targets.items():
             if session.lag_since is not None:
                 continue
-            if session.is_full():
+            outlet = session.outlet
+            if outlet.get_write_buffer_size() > LAG_BYTES:
                 self._begin_lag(session, fragments, now)
                 continue
             if session.latest:
-                if session.outlet.get_write_buffer_size():
+                streams = mine if isinstance(mine, list) else [mine]
+                if outlet.get_write_buffer_size():
                     streams = self._hold_back(session, streams)
                 elif session.held:
                     # Drained since the last look: what was held back covers this step, too, in one frame.
@@ -336,14 +345,19 @@ class Hub:
                     continue
                 if not streams and not rollback:
                     continue
-            key = tuple(streams)
+                mine = streams
+            key = tuple(mine) if isinstance(mine, list) else mine
             frame = frames.get(key)
             if frame is None:
-                changes = ",".join([fragments[stream] for stream in streams])
+                changes = ",".join([fragments[stream] for stream in (mine if isinstance(mine, list) else (mine,))])
                 frame = frames[key] = text_frame(f"{prefix}{changes}{suffix}".encode())
-            session.write(frame, now)
-            sent += 1
-            sent_bytes += len(frame)
+            # What Session.write does, without the calls: they cost a fifth of what the system call does.
+            if not outlet.is_closing():
+                outlet.write(frame)
+                session.last_write = now
+                session.written_bytes += len(frame)
+                sent += 1
+                sent_bytes += len(frame)
         self._metrics.frames.inc(sent)
         self._metrics.frame_bytes.inc(sent_bytes)
 

@@ -7,6 +7,7 @@ proves that nothing is missing: resuming, catching up after a lag and the ring a
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -68,7 +69,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_base_tag", "_clock", "_crcs", "_folded", "_head", "_phase", "_ring", "_stale", "_state", "_sum",
+        "_base_tag", "_clock", "_crcs", "_folded", "_head", "_merged", "_merged_at", "_phase", "_ring",
+        "_stale", "_state", "_sum",
         "chain_id", "channel", "epoch", "listeners", "seq",
     )  # fmt: skip
 
@@ -96,6 +98,9 @@ class Stream:
         self._base_tag = block_tag(block_hash)
         self._crcs: dict[str, int] = {}
         self._sum = 0
+        # Fragments from older seqs to the one in `_merged_at`: whoever was dropped with others comes back with them.
+        self._merged: dict[int, str] = {}
+        self._merged_at = 0
         self._stale: set[str] = set(self._state)
         # Channels that opened together prove themselves in different blocks: all in one would be a stall.
         self._phase = crc32(channel.encode()) % _CHECKSUM_EVERY
@@ -260,21 +265,36 @@ class Stream:
         if self._tag_at(seq) is None:
             return None
         merged = Change()
-        for entry in self._ring:
-            if entry.seq > seq:
-                if entry.change is not None:
-                    merged = compose(merged, entry.change)
-                if entry.patched:
-                    texts = {key: orjson.loads(text) for key, (_, text) in entry.patched.items()}
-                    merged = compose(merged, Change(patch=texts))
-        return merged
+        # Fields of texts come whole, so texts in a row are one patch: composed once, not once a block.
+        run: dict[str, JsonObject] = {}
+        ring = self._ring
+        for entry in islice(ring, seq + 1 - ring[0].seq if ring else 0, None):
+            if entry.change is not None:
+                if run:
+                    merged, run = compose(merged, Change(patch=run)), {}
+                merged = compose(merged, entry.change)
+            for key, (_, text) in entry.patched.items():
+                patch = orjson.loads(text)
+                mine = run.get(key)
+                if mine is None:
+                    run[key] = patch
+                else:
+                    mine.update(patch)
+        return compose(merged, Change(patch=run)) if run else merged
 
     def merged_fragment(self, seq: int) -> str | None:
         """Return the fragment that covers (seq, now] with a checksum, None where only a snapshot helps."""
-        change = self.since(seq)
-        if change is None:
-            return None
-        return self._fragment(change, _NOTHING, seq, self._tag_now, Encoder(), prove=True)
+        if self._merged_at != self.seq:
+            self._merged.clear()
+            self._merged_at = self.seq
+        fragment = self._merged.get(seq)
+        if fragment is None:
+            change = self.since(seq)
+            if change is None:
+                return None
+            fragment = self._fragment(change, _NOTHING, seq, self._tag_now, Encoder(), prove=True)
+            self._merged[seq] = fragment
+        return fragment
 
     def snapshot_parts(self) -> Iterator[bytes]:
         """Yield the state's JSON in parts of about PART_BYTES; at least one."""
