@@ -273,7 +273,7 @@ class Hub:
         if update.is_new_head or chain_id not in self._heads:
             self._heads[chain_id] = (header, now)
         encode_once = Encoder()
-        tag = block_tag(header.hash)
+        step = (block_tag(header.hash), now)
         rolled_back = update.rollback is not None
         streams, patched = self._streams, update.patched
         # The fragment of each stream that changed; its seq before is always one less than now.
@@ -282,16 +282,16 @@ class Hub:
             stream = streams.get(name)
             if stream is not None and (change or rolled_back):
                 texts = patched.get(name, _NO_PATCHES)
-                fragments[stream] = stream.apply(change, tag, encode_once, prove=rolled_back, patched=texts, now=now)
+                fragments[stream] = stream.apply(change, step, encode_once, prove=rolled_back, patched=texts)
         for name, texts in patched.items():
             stream = streams.get(name)
             if stream is not None and stream not in fragments:
-                fragments[stream] = stream.apply(None, tag, encode_once, prove=rolled_back, patched=texts, now=now)
+                fragments[stream] = stream.apply(None, step, encode_once, prove=rolled_back, patched=texts)
         if rolled_back:
             # A rollback is one more sequenced message on every channel of the chain, changed or not.
             for stream in streams.values():
                 if stream.chain_id == chain_id and stream not in fragments:
-                    fragments[stream] = stream.apply(None, tag, encode_once, prove=True, now=now)
+                    fragments[stream] = stream.apply(None, step, encode_once, prove=True)
         if fragments:
             self._fan_out(chain_id, header, fragments, rollback_json(update), now)
         for name, state in update.opened.items():

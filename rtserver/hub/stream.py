@@ -7,8 +7,8 @@ proves that nothing is missing: resuming, catching up after a lag and the ring a
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final, TypeAlias
 from zlib import crc32
 
 import orjson
@@ -18,7 +18,7 @@ from ..domain.ids import ChainId
 from ..wire.checksum import MASK_32, object_crc
 from ..wire.cursor import Cursor, cursor_text
 
-__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Stream", "block_tag"]
+__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Step", "Stream", "block_tag"]
 
 # The ring covers a reconnect (page reload, tunnel, deploy), not a night: a snapshot is cheaper than that.
 RING_ENTRIES: Final = 256
@@ -29,13 +29,8 @@ _CHECKSUM_EVERY: Final = 16
 PART_BYTES: Final = 256 * 1024
 
 
-class _Entry(NamedTuple):
-    seq: int
-    tag: str
-    change: Change | None
-    patched: Mapping[str, EncodedPatch]
-    at: float
-
+# A block's tag in cursors and when it was published, monotonic seconds: one tuple for all channels of a step.
+Step: TypeAlias = tuple[str, float]
 
 _NOTHING: Final[Mapping[str, EncodedPatch]] = {}
 
@@ -69,9 +64,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_base_tag", "_clock", "_crcs", "_folded", "_head", "_merged", "_merged_at", "_phase", "_ring",
-        "_stale", "_state", "_sum",
-        "chain_id", "channel", "epoch", "listeners", "seq",
+        "_clock", "_crcs", "_folded", "_head", "_merged", "_merged_at", "_objects", "_phase", "_stale", "_state",
+        "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "listeners", "seq",
     )  # fmt: skip
 
     def __init__(
@@ -88,14 +82,17 @@ class Stream:
         self.epoch = epoch
         self.seq = 0
         self._state: State = {key: dict(value) for key, value in state.items()}
-        # The seq up to which the state holds the ring's text patches: they are parsed only when someone asks.
-        self._folded = 0
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
         self._clock = clock
-        self._ring: deque[_Entry] = deque(maxlen=RING_ENTRIES)
-        # The block tag of the state before the ring's first entry: the oldest place to resume from.
-        self._base_tag = block_tag(block_hash)
+        # The ring. The steps of the newest seqs, the oldest being the oldest place to resume from.
+        self._steps: deque[Step] = deque([(block_tag(block_hash), clock())], RING_ENTRIES + 1)
+        # Per key the text patches, (seq, fields, text), that no later one makes needless: whoever resumes gets
+        # all later ones, too. So the ring holds one or two texts a key, not one a block.
+        self._texts: dict[str, list[tuple[int, int, str]]] = {}
+        self._objects: deque[tuple[int, Change]] = deque()
+        # The seq up to which the state holds the texts: they are parsed only when someone asks for it.
+        self._folded = 0
         self._crcs: dict[str, int] = {}
         self._sum = 0
         # Fragments from older seqs to the one in `_merged_at`: whoever was dropped with others comes back with them.
@@ -114,34 +111,25 @@ class Stream:
         return self._state
 
     def _fold(self) -> None:
-        """Take the ring's patches that the state doesn't hold yet into it, parsing only what is still of use."""
-        ring = self._ring
-        waiting: dict[str, list[EncodedPatch]] = {}
-        for index in range(self._folded + 1 - ring[0].seq, len(ring)):
-            for key, patch in ring[index].patched.items():
-                older = waiting.get(key)
-                if older is None:
-                    waiting[key] = [patch]
-                else:
-                    # A patch that holds at least an older one's fields makes that one needless.
-                    older[:] = [one for one in older if one[0] & ~patch[0]]
-                    older.append(patch)
-        for key, patches in waiting.items():
+        """Take the texts that the state doesn't hold yet into it, and let go of those that left the ring."""
+        folded, oldest = self._folded, self.seq - len(self._steps) + 1
+        for key, texts in self._texts.items():
+            if texts[-1][0] <= folded:
+                continue
             target = self._state[key]
-            for _, text in patches:
-                # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
-                target.update(orjson.loads(text))
-        self._stale.update(waiting)
+            for seq, _, text in texts:
+                if seq > folded:
+                    # The same as RFC 7396 here: patches hold no nulls, and nested objects come whole.
+                    target.update(orjson.loads(text))
+            self._stale.add(key)
+            if texts[0][0] <= oldest:
+                texts[:] = [one for one in texts if one[0] > oldest] or texts[-1:]
         self._folded = self.seq
-
-    @property
-    def _tag_now(self) -> str:
-        return self._ring[-1].tag if self._ring else self._base_tag
 
     @property
     def cursor(self) -> str:
         """Return the place from which a client with this state resumes."""
-        return f"{self.epoch}.{self.seq}.{self._tag_now}"
+        return f"{self.epoch}.{self.seq}.{self._steps[-1][0]}"
 
     def checksum(self) -> int:
         """Return the state's checksum; costs the objects changed since it was last asked for."""
@@ -158,65 +146,71 @@ class Stream:
     def apply(
         self,
         change: Change | None,
-        tag: str,
+        step: Step,
         encode: Encoder,
         *,
         prove: bool,
         patched: Mapping[str, EncodedPatch] = _NOTHING,
-        now: float | None = None,
     ) -> str:
         """Take a change into state and ring; return its fragment of a `block` frame.
 
         Args:
             change: What changes; None or empty when it only proves (a rollback).
-            tag: `block_tag` of the block that the state is of afterwards.
+            step: The block that the state is of afterwards.
             encode: The step's encoder.
             prove: Whether the checksum has to be in it.
             patched: Patches that are text already; keys that `change` doesn't name.
-            now: Monotonic seconds, where the caller knows them.
         """
-        at = self._clock() if now is None else now
-        ring = self._ring
-        if ring and (len(ring) == RING_ENTRIES or ring[0].at < at - RING_S):
-            self._prune(at)
-        if change is not None:
-            if self._folded != self.seq:
-                self._fold()
-            change = self._apply_objects(change)
+        steps = self._steps
+        steps.append(step)  # bounded: the oldest place falls out
+        while steps[1][1] < step[1] - RING_S:
+            steps.popleft()
         prev = self.seq
-        seq = self.seq = prev + 1
-        ring.append(_Entry(seq, tag, change, patched, at))
+        seq = prev + 1
+        if change is not None:
+            if self._folded != prev:
+                self._fold()
+            self._apply_objects(change, seq)
+        self.seq = seq
+        known = self._texts
+        for key, (fields, text) in patched.items():
+            texts = known.get(key)
+            if texts is None:
+                known[key] = [(seq, fields, text)]
+            elif len(texts) == 1 and not texts[0][1] & ~fields:
+                texts[0] = (seq, fields, text)
+            else:
+                texts[:] = [one for one in texts if one[1] & ~fields]
+                texts.append((seq, fields, text))
         if change is not None:
             self._fold()
         elif len(patched) == 1 and not prove and (seq + self._phase) % _CHECKSUM_EVERY:
             ((key, (_, text)),) = patched.items()
-            return f'{self._head}{prev},"seq":{seq},"patch":{{"{key}":{text}}},"cursor":"{self.epoch}.{seq}.{tag}"}}'
-        return self._fragment(
-            change, patched, prev, tag, encode, prove=prove or (seq + self._phase) % _CHECKSUM_EVERY == 0
-        )
+            return (
+                f'{self._head}{prev},"seq":{seq},"patch":{{"{key}":{text}}},"cursor":"{self.epoch}.{seq}.{step[0]}"}}'
+            )
+        prove = prove or (seq + self._phase) % _CHECKSUM_EVERY == 0
+        return self._fragment(change, patched, prev, step[0], encode, prove=prove)
 
-    def _prune(self, at: float) -> None:
-        """Drop entries that are too many or too old; the state takes in what it needs of them first."""
-        if self._folded != self.seq:
-            self._fold()
-        ring = self._ring
-        while ring and (len(ring) >= RING_ENTRIES or ring[0].at < at - RING_S):
-            self._base_tag = ring.popleft().tag
-
-    def _apply_objects(self, change: Change) -> Change:
-        """Take objects in; return the change with objects of our own: the engine's live on."""
+    def _apply_objects(self, change: Change, seq: int) -> None:
+        """Take objects in. What is kept is our own: the engine's objects live on."""
         state, stale = self._state, self._stale
         for key in change.remove:
             state.pop(key, None)
+            self._texts.pop(key, None)
             stale.add(key)
         kept = {key: dict(value) for key, value in change.set.items()}
         for key, value in kept.items():
             state[key] = dict(value)
+            self._texts.pop(key, None)
             stale.add(key)
         for key, patch in change.patch.items():
             state[key].update(patch)
             stale.add(key)
-        return Change(set=kept, patch=change.patch, remove=change.remove)
+        objects = self._objects
+        objects.append((seq, Change(set=kept, patch=change.patch, remove=change.remove)))
+        while objects[0][0] <= seq - len(self._steps) + 1:
+            objects.popleft()
 
     def _fragment(
         self,
@@ -248,13 +242,8 @@ class Stream:
         return f'{self._head}{prev},"seq":{self.seq}{extra},"cursor":"{self.epoch}.{self.seq}.{tag}"}}'
 
     def _tag_at(self, seq: int) -> str | None:
-        ring = self._ring
-        if not ring:
-            return self._base_tag if seq == self.seq else None
-        index = seq - ring[0].seq
-        if index == -1:
-            return self._base_tag
-        return ring[index].tag if 0 <= index < len(ring) else None
+        index = seq - self.seq + len(self._steps) - 1
+        return self._steps[index][0] if 0 <= index < len(self._steps) else None
 
     def resumable(self, cursor: Cursor) -> bool:
         """Return whether a client at this cursor can go on from it without a snapshot."""
@@ -265,21 +254,17 @@ class Stream:
         if self._tag_at(seq) is None:
             return None
         merged = Change()
-        # Fields of texts come whole, so texts in a row are one patch: composed once, not once a block.
+        # Fields of texts come whole, so texts in a row are one patch: composed once, not one by one.
         run: dict[str, JsonObject] = {}
-        ring = self._ring
-        for entry in islice(ring, seq + 1 - ring[0].seq if ring else 0, None):
-            if entry.change is not None:
-                if run:
-                    merged, run = compose(merged, Change(patch=run)), {}
-                merged = compose(merged, entry.change)
-            for key, (_, text) in entry.patched.items():
-                patch = orjson.loads(text)
-                mine = run.get(key)
-                if mine is None:
-                    run[key] = patch
-                else:
-                    mine.update(patch)
+        texts = [(one[0], key, one[2]) for key, known in self._texts.items() for one in known if one[0] > seq]
+        texts.sort(key=itemgetter(0))
+        objects = [one for one in self._objects if one[0] > seq]
+        for at, change in objects:
+            while texts and texts[0][0] < at:
+                _merge_text(run, *texts.pop(0)[1:])
+            merged, run = compose(compose(merged, Change(patch=run)), change), {}
+        for _, key, text in texts:
+            _merge_text(run, key, text)
         return compose(merged, Change(patch=run)) if run else merged
 
     def merged_fragment(self, seq: int) -> str | None:
@@ -292,7 +277,7 @@ class Stream:
             change = self.since(seq)
             if change is None:
                 return None
-            fragment = self._fragment(change, _NOTHING, seq, self._tag_now, Encoder(), prove=True)
+            fragment = self._fragment(change, _NOTHING, seq, self._steps[-1][0], Encoder(), prove=True)
             self._merged[seq] = fragment
         return fragment
 
@@ -307,6 +292,15 @@ class Stream:
             members.append(member)
             size += len(member) + 1
         yield f"{{{','.join(members)}}}".encode()
+
+
+def _merge_text(run: dict[str, JsonObject], key: str, text: str) -> None:
+    patch = orjson.loads(text)
+    mine = run.get(key)
+    if mine is None:
+        run[key] = patch
+    else:
+        mine.update(patch)
 
 
 def block_tag(block_hash: str) -> str:

@@ -104,7 +104,7 @@ class Server:
         for name, truth in self.engines[chain_id].step().items():
             stream = self.streams[name]
             self._truths.setdefault((stream.epoch, stream.seq), truth)
-            assert len(stream._ring) <= RING_ENTRIES, "the ring has a bound"
+            assert len(stream._steps) <= RING_ENTRIES + 1, "the ring has a bound"
 
     def _publish(self, update: BlockUpdate) -> None:
         said = {*update.patched, *(name for name, change in update.changes.items() if change)}
