@@ -1,8 +1,9 @@
 """How long a block takes that moves every pool: exact recompute, diff and encode, on one core.
 
 Builds the real book, engine and hub on a chain in memory, opens a channel for each position (and, in a second
-run, one for each owner), then moves all pools block by block and times the two stages of a step: `evaluate`
-(recompute, diff, which channels) and `encode` (state, ring, fragments, frames, writing them to memory). Beside
+run, one for each owner), then moves all pools block by block and times the two stages of a step: `compute`
+(exact recompute, diff, the changes as JSON, which channels) and `deliver` (seq, ring, proof, frames, writing
+them to clients in memory). Beside
 them, in the same process: the bare arithmetic, and the straightforward way of doing the same. Every value is
 checked against the formulas of domain.clmath, and sampled clients against their own copies.
 
@@ -93,8 +94,8 @@ class Row:
     name: str
     positions: int
     blocks: int
-    evaluate: list[float] = field(default_factory=list)
-    encode: list[float] = field(default_factory=list)
+    compute: list[float] = field(default_factory=list)
+    deliver: list[float] = field(default_factory=list)
     read: list[float] = field(default_factory=list)
     floor: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
@@ -104,8 +105,8 @@ class Row:
 
     @property
     def all(self) -> list[float]:
-        """Return evaluate + encode of each block."""
-        return [a + b for a, b in zip(self.evaluate, self.encode, strict=True)]
+        """Return compute + deliver of each block."""
+        return [a + b for a, b in zip(self.compute, self.deliver, strict=True)]
 
 
 class World:
@@ -178,8 +179,8 @@ def measure(name: str, *, positions: int, blocks: int, in_range: float, owners: 
         published = time.thread_time_ns()
         if index >= 0:
             row.read.append((settled - started) / 1e3 / positions)
-            row.evaluate.append((evaluated - settled) / 1e3 / positions)
-            row.encode.append((published - evaluated) / 1e3 / positions)
+            row.compute.append((evaluated - settled) / 1e3 / positions)
+            row.deliver.append((published - evaluated) / 1e3 / positions)
             changed += _changed(update)
             row.frame_bytes += sum(outlet.size for outlet in world.outlets) - written[0]
             row.frames += sum(outlet.count for outlet in world.outlets) - written[1]
@@ -312,11 +313,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(rows: Sequence[Row]) -> dict[str, Any]:
     first = rows[0]
-    us = statistics.fmean(first.all)
+    us = statistics.fmean(first.compute)
     return {
         "bench": "recompute",
         "us_per_position": round(us, 3),
         "positions_per_s": round(1e6 / us),
+        "us_per_position_delivered": round(statistics.fmean(first.all), 3),
         "ratio_to_floor": round(us / statistics.fmean(first.floor), 3),
         "ratio_to_plain": round(us / statistics.fmean(first.plain), 3),
         "positions": first.positions,
@@ -355,8 +357,8 @@ def _table(rows: Sequence[Row]) -> str:
             "                     min   median     mean   µs of CPU a position and block",
         ]
         for name, values in (
-            ("evaluate", row.evaluate),
-            ("encode", row.encode),
+            ("compute", row.compute),
+            ("deliver", row.deliver),
             ("all", row.all),
             ("(bare arithmetic)", row.floor),
             ("(straightforward)", row.plain),

@@ -107,7 +107,9 @@ async def served(lab: Lab, tmp_path: Path) -> AsyncIterator[Served]:
         http_url=lab.node.http_url,
         owners=[exhibit.owner for exhibit in exhibits],
     )
-    settings.write_text(text)
+    # Limits short enough to be waited for.
+    text = text.replace("block_time_s = 1.0", "block_time_s = 1.0\nhead_limit_s = 3.0\nrpc_timeout_s = 2.0")
+    settings.write_text(text + "\n[limits]\nload_s = 2.0\n")
     port = free_port()
     server = start_server(settings, host="127.0.0.1", port=port, log=tmp_path / "server.log")
     try:

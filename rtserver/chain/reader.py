@@ -37,7 +37,8 @@ class ChainReader:
         self._chain = chain
         self._endpoints = list(endpoints)
         self._metrics = metrics
-        self._ways: dict[str, Way] = {}
+        # How each endpoint batches calls, by its name; found out by `probe`.
+        self.ways: dict[str, Way] = {}
         self.calls_sent = 0
 
     async def _send(self, endpoint: Endpoint, requests: Sequence[Request], purpose: str) -> list[Any]:
@@ -147,12 +148,12 @@ class ChainReader:
         """Find out, per endpoint, the best way to batch calls; log it."""
         for endpoint in self._endpoints:
             try:
-                self._ways[endpoint.name] = await self._probe(endpoint, head)
+                self.ways[endpoint.name] = await self._probe(endpoint, head)
             except TransportError as error:
                 log.warning("endpoint did not answer the probe", chain=self._chain, error=str(error))
                 continue
             log.info(
-                "batching way chosen", chain=self._chain, endpoint=endpoint.name, way=self._ways[endpoint.name].value
+                "batching way chosen", chain=self._chain, endpoint=endpoint.name, way=self.ways[endpoint.name].value
             )
 
     async def _probe(self, endpoint: Endpoint, head: Header) -> Way:
@@ -197,7 +198,7 @@ class ChainReader:
     async def _call_on(
         self, endpoint: Endpoint, calls: Sequence[Call], block: BlockHash, purpose: str
     ) -> list[bytes | None]:
-        way = self._ways.get(endpoint.name, Way.JSON_BATCH)
+        way = self.ways.get(endpoint.name, Way.JSON_BATCH)
         pinned = {"blockHash": block}
         size = 1 if way is Way.JSON_BATCH else MAX_CALLS[way]
         parts = [calls[start : start + size] for start in range(0, len(calls), size)]
