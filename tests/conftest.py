@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from e2e.served import Served
 
 from rtserver.demo.contracts import Contracts, load_contracts
 from rtserver.demo.deployment import Deployment
@@ -20,7 +21,6 @@ from rtserver.demo.lab import Lab, open_lab
 from rtserver.demo.market import Market
 from rtserver.demo.node import AnvilNode
 from rtserver.demo.ports import free_port
-from rtserver.demo.process import Child
 from rtserver.demo.server import await_ready, start_server, url_of
 from rtserver.demo.settings_file import settings_toml
 from rtserver.demo.showcase import mint_exhibits
@@ -81,15 +81,6 @@ async def lab(node: AnvilNode, contracts: Contracts, deployed_state: DeployedSta
     opened = Lab(node, contracts, deployed_state.deployment)
     await opened.catch_up()
     return opened
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The real server as a process of its own, on a chain with a market that never stops."""
-
-    url: str
-    lab: Lab
-    server: Child
 
 
 @pytest.fixture

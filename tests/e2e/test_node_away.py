@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Served
+from .served import Served
 
 
 async def until(session: aiohttp.ClientSession, url: str, status: int) -> dict[str, Any]:
