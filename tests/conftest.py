@@ -7,6 +7,7 @@ a node of its own, so a test may freeze, kill, reorg or fill its chain as it lik
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,11 @@ async def node(toolchain: Toolchain, deployed_state: DeployedState) -> AsyncIter
 async def lab(node: AnvilNode, contracts: Contracts, deployed_state: DeployedState) -> Lab:
     """The deployed chain of this test's own: everything that can be done on it is a method."""
     opened = Lab(node, contracts, deployed_state.deployment)
+    # The deployment's blocks are a second apart but took less: its last one may lie ahead of this node's clock.
+    began = max(incentive.start_time for incentive in opened.deployment.incentives)
+    ahead_s = began - int(time.time())
+    if ahead_s >= 0:
+        await node.rpc("evm_increaseTime", [hex(ahead_s + 1)])
     await opened.catch_up()
     return opened
 
