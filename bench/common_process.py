@@ -88,7 +88,12 @@ class Lines:
 
 def start_server(settings: Path, port: int, log: Path, trace: Path | None = None) -> Child:
     """Start the server with room for any number of clients from one address; with `trace`, its traced form."""
-    environment = {**os.environ, "RTSERVER_LIMITS__CONNECTIONS_PER_IP": "100000", "RTSERVER_LOG__LEVEL": "warning"}
+    environment = {
+        **os.environ,
+        "RTSERVER_LIMITS__CONNECTIONS_PER_IP": "100000",
+        "RTSERVER_LIMITS__CONNECTIONS_PER_MINUTE": "1000000",
+        "RTSERVER_LOG__LEVEL": "warning",
+    }
     command = ["rtserver", "serve"]
     if trace is not None:
         environment[TRACE_VARIABLE] = str(trace)

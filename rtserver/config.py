@@ -105,6 +105,7 @@ class LimitSettings(BaseModel):
     messages_per_s: Annotated[float, Field(gt=0)] = 10.0
     burst: Annotated[int, Field(ge=1)] = 20
     connections_per_ip: Annotated[int, Field(ge=1)] = 100
+    connections_per_minute: Annotated[int, Field(ge=1)] = 30
     heartbeat_s: Annotated[float, Field(gt=0, le=300)] = 15.0
     pong_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     load_s: Annotated[float, Field(gt=0, le=300)] = 20.0

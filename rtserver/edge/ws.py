@@ -6,7 +6,6 @@ Decides what a client's message means and how fast it may send; everything else 
 import asyncio
 import secrets
 import time
-from collections import Counter
 from typing import Final, Protocol, assert_never
 
 import msgspec
@@ -19,6 +18,7 @@ from ..hub.session import Session
 from ..protocols.channels import Channel, parse_channel
 from ..wire.codes import CloseCode
 from ..wire.messages import Auth, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
+from .admission import Admission, Bucket
 from .problems import problem
 from .rest import Rest
 
@@ -28,27 +28,6 @@ log = structlog.get_logger(__name__)
 
 # A client that goes on sending this many messages over its rate is sent away.
 _RATE_STRIKES: Final = 50
-
-
-class _Bucket:
-    """How many messages a client may still send: `burst` at once, `rate` a second."""
-
-    __slots__ = ("_at", "_burst", "_left", "_rate", "strikes")
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate, self._burst, self._left, self._at = rate, burst, float(burst), now
-        self.strikes = 0
-
-    def take(self, now: float) -> float:
-        """Return 0 and take one, or the seconds until one is there."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left >= 1:
-            self._left -= 1
-            self.strikes = 0
-            return 0.0
-        self.strikes += 1
-        return (1 - self._left) / self._rate
 
 
 class _Transport(Protocol):
@@ -66,7 +45,7 @@ class Sockets:
         self._hub = hub
         self._rest = rest
         self._origins = origins
-        self._by_ip: Counter[str] = Counter()
+        self._admission = Admission(hub.limits.connections_per_ip, hub.limits.connections_per_minute)
         self.is_draining = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -85,21 +64,24 @@ class Sockets:
         first: Channel | None = self._rest.position_channel(request) if "tokenId" in request.match_info else None
         ip = request.remote or "?"
         limits = self._hub.limits
+        wait_s = self._admission.knock(ip, time.monotonic())
+        if wait_s:
+            # Before the handshake, which is what costs.
+            text = f"at most {limits.connections_per_minute} new sockets a minute from an address"
+            return problem(429, "rate", text, {"Retry-After": str(int(wait_s) + 1)})
         socket = web.WebSocketResponse(compress=False, max_msg_size=limits.message_bytes, autoclose=True)
         # Counted before anything is awaited, so that a burst can't slip through together.
-        self._by_ip[ip] += 1
+        is_admitted = self._admission.enter(ip)
         try:
             await socket.prepare(request)
-            if self._by_ip[ip] > limits.connections_per_ip:
+            if not is_admitted:
                 await socket.close(
                     code=CloseCode.TOO_MANY_CONNECTIONS, message=b"too many connections from your address"
                 )
             else:
                 await self._serve(request, socket, first)
         finally:
-            self._by_ip[ip] -= 1
-            if not self._by_ip[ip]:
-                del self._by_ip[ip]
+            self._admission.leave(ip)
         return socket
 
     async def _serve(self, request: web.Request, socket: web.WebSocketResponse, first: Channel | None) -> None:
@@ -130,7 +112,7 @@ class Sockets:
 
     async def _read(self, socket: web.WebSocketResponse, session: Session) -> None:
         limits = self._hub.limits
-        bucket = _Bucket(limits.messages_per_s, limits.burst, time.monotonic())
+        bucket = Bucket(limits.messages_per_s, limits.burst, time.monotonic())
         async for message in socket:
             if session.closing:
                 return

@@ -177,11 +177,13 @@ class ChainRunner:
             for header, logs in logs_by_block:
                 self._core.fold(header.hash, logs)
             self._unfolded.clear()
-            for _ in range(_MAX_ROUNDS):
+            for index in range(_MAX_ROUNDS):
                 if self._core.is_settled():
                     break
                 plan = self._core.plan(_LOAD_BUDGET)
-                self._core.absorb(plan, await self._reader.call(plan.calls, head.hash, "block"))
+                # One round refreshes all that was known; more are first loads of positions that the block brought.
+                purpose = "load" if index else "block"
+                self._core.absorb(plan, await self._reader.call(plan.calls, head.hash, purpose))
         except (RetryableError, PermanentError) as error:
             log.warning("block not read yet", chain=self._name, block=head.number, error=str(error))
             if load is not None:

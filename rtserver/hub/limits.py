@@ -18,6 +18,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         messages_per_s: Steady rate of messages from a client.
         burst: Messages at once.
         connections_per_ip: Sockets an address.
+        connections_per_minute: New sockets an address, a minute.
         heartbeat_s: Idle time after which a heartbeat is sent.
         pong_s: Time to answer it.
         load_s: Longest wait for a cold channel.
@@ -29,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     messages_per_s: float = 10
     burst: int = 20
     connections_per_ip: int = 100
+    connections_per_minute: int = 30
     heartbeat_s: float = 15
     pong_s: float = 10
     load_s: float = 20

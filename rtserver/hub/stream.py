@@ -64,7 +64,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_clock", "_crcs", "_folded", "_head", "_merged", "_merged_at", "_objects", "_phase", "_stale", "_state",
+        "_crcs", "_folded", "_head", "_merged", "_merged_at", "_objects", "_phase", "_stale", "_state",
         "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "listeners", "seq",
     )  # fmt: skip
 
@@ -84,7 +84,6 @@ class Stream:
         self._state: State = {key: dict(value) for key, value in state.items()}
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
-        self._clock = clock
         # The ring. The steps of the newest seqs, the oldest being the oldest place to resume from.
         self._steps: deque[Step] = deque([(block_tag(block_hash), clock())], RING_ENTRIES + 1)
         # Per key the text patches, (seq, fields, text), that no later one makes needless: whoever resumes gets
