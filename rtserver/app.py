@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 # Garbage collection. A block makes tens of thousands of short-lived tuples and no cycles; with Python's default
 # (700) the collector walks the young generation 70 times as often, for nothing: a third of a large block's time.
 COLLECTOR: Final = (50_000, 20, 50)
+# Before anything starts: an endpoint that takes longer is asked for its chain by nobody.
+_ASK_ID_S: Final = 5.0
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 _DRAIN_S: Final = 2.0
 # Clients that were said bye to come back spread over this time.
@@ -146,33 +148,52 @@ class _Chain:
 
 
 async def _chain_ids(settings: Settings, metrics: Metrics) -> list[ChainId]:
-    """Return every chain's id, asking its endpoints where the settings don't say.
+    """Return every chain's id; each endpoint that answers has to report the same.
+
+    A chain whose id the settings name may have no endpoint that answers yet.
 
     Raises:
-        ConfigError: An endpoint reports another chain than the settings name, or none answers.
+        ConfigError: An endpoint reports another chain, none answers for a chain without an id, or two are one.
     """
-    ids: list[ChainId] = []
-    for chain in settings.chains:
-        if chain.id is not None:
-            ids.append(ChainId(chain.id))
-            continue
-        endpoints: list[Endpoint] = [
-            HttpEndpoint(url, timeout_s=chain.rpc_timeout_s)
-            if url.startswith("http")
-            else WsEndpoint(url, timeout_s=chain.rpc_timeout_s)
-            for url in chain.urls
-        ]
-        reader = ChainReader("?", endpoints, metrics)
-        try:
-            ids.append(ChainId(await reader.chain_id()))
-        except RtserverError as error:
-            names = ", ".join(endpoint_name(url) for url in chain.urls)
-            raise ConfigError(f"{names}: asked for its chain id, got no answer ({error})") from error
-        finally:
-            await reader.close()
+    ids = [
+        ChainId(chain_id)
+        for chain_id in await asyncio.gather(*(_chain_id(chain, metrics) for chain in settings.chains))
+    ]
     if len(set(ids)) != len(ids):
         raise ConfigError(f"each chain may be named once; got {', '.join(map(str, ids))}")
     return ids
+
+
+async def _chain_id(chain: ChainSettings, metrics: Metrics) -> int:
+    answers = await asyncio.gather(*(_reported_id(url, chain, metrics) for url in chain.urls))
+    known = chain.id
+    reasons = []
+    for url, answer in zip(chain.urls, answers, strict=True):
+        if isinstance(answer, RtserverError):
+            reasons.append(str(answer))
+        elif known is None:
+            known = answer
+        elif answer != known:
+            said = "the settings say" if chain.id is not None else "another endpoint says"
+            raise ConfigError(f"{endpoint_name(url)} is an endpoint of chain {answer}, {said} {known}")
+    if known is None:
+        names = ", ".join(map(endpoint_name, chain.urls))
+        raise ConfigError(f"{names}: asked for its chain id, got no answer ({reasons[0]})")
+    return known
+
+
+async def _reported_id(url: str, chain: ChainSettings, metrics: Metrics) -> int | RtserverError:
+    timeout_s = min(chain.rpc_timeout_s, _ASK_ID_S)
+    endpoint: Endpoint = (
+        HttpEndpoint(url, timeout_s=timeout_s) if url.startswith("http") else WsEndpoint(url, timeout_s=timeout_s)
+    )
+    reader = ChainReader(chain.name or "?", [endpoint], metrics)
+    try:
+        return await reader.chain_id()
+    except RtserverError as error:
+        return error
+    finally:
+        await reader.close()
 
 
 def _build(

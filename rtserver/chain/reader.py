@@ -87,7 +87,10 @@ class ChainReader:
     async def chain_id(self) -> int:
         """Return the chain id that the endpoints report."""
         (answer,) = await self.request([("eth_chainId", [])], "probe")
-        return int(answer, 16)
+        try:
+            return int(answer, 16)
+        except (TypeError, ValueError) as error:
+            raise MalformedAnswer(f"chain id: {answer!r:.60}") from error
 
     async def latest(self) -> Header:
         """Return the node's head."""
