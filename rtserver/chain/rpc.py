@@ -91,7 +91,8 @@ def _unpack(answer: Any) -> Any:
         return answer.get("result")
     if not isinstance(error, dict):
         return RpcError(-32603, str(error))
-    return RpcError(int(error.get("code", -32603)), str(error.get("message", "")), error.get("data"))
+    code = error.get("code")
+    return RpcError(code if isinstance(code, int) else -32603, str(error.get("message", "")), error.get("data"))
 
 
 class _NoBatches(Exception):
@@ -101,7 +102,7 @@ class _NoBatches(Exception):
 def _sort_batch(answers: Any, ids: Sequence[int]) -> list[Any]:
     if not isinstance(answers, list):
         raise _NoBatches
-    by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
+    by_id = {one["id"]: one for one in answers if isinstance(one, dict) and isinstance(one.get("id"), int)}
     if any(request_id not in by_id for request_id in ids):
         raise TransportError("the answer to a batch lacks some of its ids")
     return [_unpack(by_id[request_id]) for request_id in ids]
@@ -221,7 +222,8 @@ class WsEndpoint:
             async for text in socket:
                 message = orjson.loads(text)
                 first = message[0] if isinstance(message, list) and message else message
-                waiter = self._waiting.get(first.get("id", -1)) if isinstance(first, dict) else None
+                request_id = first.get("id") if isinstance(first, dict) else None
+                waiter = self._waiting.get(request_id) if isinstance(request_id, int) else None
                 if waiter is not None and not waiter.done():
                     waiter.set_result(message)
         except (websockets.WebSocketException, orjson.JSONDecodeError, OSError):

@@ -98,8 +98,8 @@ class Sockets:
 
     def _open(self, transport: _Transport) -> Session:
         def end(code: CloseCode) -> None:
-            if code is CloseCode.SLOW:
-                # What is unsent would be waited for: a slow client gets nothing more.
+            if code is CloseCode.SLOW or (code is not CloseCode.SHUTDOWN and transport.get_write_buffer_size()):
+                # What is unsent would be waited for, for ever if it doesn't read: such a client gets nothing more.
                 transport.abort()
                 return
             if not transport.is_closing():

@@ -30,6 +30,8 @@ _LOAD_BUDGET: Final = 400
 # A block settles in one or two rounds; a mint into an unknown pool in three.
 _MAX_ROUNDS: Final = 8
 _RETRY_S: Final = 0.25
+# Tries for past events before fees are shown as unknown: channels wait for them.
+_HISTORY_TRIES: Final = 5
 
 _Load: TypeAlias = asyncio.Task[tuple[Plan, list[bytes | None]] | None]
 
@@ -70,6 +72,7 @@ class ChainRunner:
         self._wanted = False
         self._block_calls = 0
         self._history: asyncio.Task[None] | None = None
+        self._history_failures = 0
 
     @property
     def head(self) -> Header | None:
@@ -222,7 +225,8 @@ class ChainRunner:
 
     def _start_history(self, group: asyncio.TaskGroup, head: Header) -> None:
         """Read past events beside the blocks: a provider may take seconds for them."""
-        if self._history is not None and not self._history.done():
+        # A history counts up to its head; what is not folded yet would be counted again.
+        if self._unfolded or (self._history is not None and not self._history.done()):
             return
         wanted = self._core.history_query()
         if wanted is not None:
@@ -238,8 +242,17 @@ class ChainRunner:
             await asyncio.sleep(_RETRY_S)
             self._wake.set()
             return
-        except (RetryableError, PermanentError) as error:
+        except RetryableError as error:
+            self._history_failures += 1
+            if self._history_failures <= _HISTORY_TRIES:
+                log.info("history not readable yet", chain=self._name, error=str(error))
+                await asyncio.sleep(_RETRY_S * self._history_failures)
+                self._wake.set()
+                return
             log.warning("history not readable, fees stay unknown", chain=self._name, error=str(error))
+        except PermanentError as error:
+            log.warning("history refused, fees stay unknown", chain=self._name, error=str(error))
+        self._history_failures = 0
         book.absorb_history(query, logs)
         self._wake.set()
         self._unpublished = True

@@ -116,7 +116,7 @@ class UniswapV3Book(Folding, Reading, Histories):
         if pool in self._not_pools:
             return True
         known = self._pools.get(pool)
-        return known is not None and known.is_read and self._tokens_of(known) is not None
+        return known is not None and known.is_ready() and self._tokens_of(known) is not None
 
     def position(self, token_id: TokenId) -> JsonObject | None:
         """Return a position as last evaluated, or None where it doesn't exist."""

@@ -152,6 +152,8 @@ class Reading(Tracking):
                         watch.take(index, result)
                         enumerated.add(owner)
         for owner in enumerated:
+            # Half an enumeration is of this block, too: a fork has to begin it again.
+            self._journal.current.first_read_owners.add(owner)
             self._settle_owner(self._owners[owner])
 
     def _absorb_pool(self, pool: Pool, slot0_result: bytes | None, liquidity_result: bytes | None) -> None:
@@ -232,6 +234,8 @@ class Reading(Tracking):
             self._owned.setdefault(owner, set()).add(token_id)
             nft.owner = owner
             nft.news |= TOUCHED
+            if not nft.is_shown:
+                self._urgent.add(token_id)
         if nft is None:
             if token_id not in self._wanted_ids and owner not in self._owners:
                 return
@@ -275,6 +279,8 @@ class Reading(Tracking):
 
     def _absorb_identity(self, address: Address, *results: bytes | None) -> None:
         self._load_identities.pop(address, None)
+        if address not in self._wanted_pools:
+            return
         token0, token1 = (reads.decode_address(result) for result in results[:2])
         fee = reads.decode_uint(results[2])
         if (
@@ -290,7 +296,6 @@ class Reading(Tracking):
         if ids is None:
             return
         del self._undiscovered[watch.owner]
-        self._journal.current.first_read_owners.add(watch.owner)
         for token_id in ids:
             if token_id not in self._nfts:
                 self._load_ids.setdefault(token_id, watch.owner)
