@@ -1,7 +1,7 @@
 """The decode boundary: JSON of a node into domain values. What passes here is trusted afterwards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ..domain.chain import Header, Log
 from ..domain.errors import RetryableError
@@ -14,12 +14,24 @@ class MalformedAnswer(RetryableError):
     """A node's answer lacks a field or has it in another form."""
 
 
+# Heights and times beyond this are nonsense, and no JSON encoder takes them.
+_MAX_NUMBER: Final = (1 << 63) - 1
+
+
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) else int(value, 16)
+    number = value if isinstance(value, int) else int(value, 16)
+    if not 0 <= number <= _MAX_NUMBER:
+        raise ValueError(f"not a height or time: {str(value)[:40]}")
+    return number
 
 
 def _hex(value: Any) -> str:
-    return value.lower() if isinstance(value, str) else "0x" + bytes(value).hex()
+    # bytes(n) of a number would be n zero bytes.
+    if isinstance(value, str):
+        return value.lower()
+    if not isinstance(value, bytes):
+        raise TypeError(f"not hex: {type(value).__name__}")
+    return "0x" + value.hex()
 
 
 def _hash(value: Any) -> BlockHash:
@@ -45,7 +57,7 @@ def header_of(answer: Mapping[str, Any]) -> Header:
             # A node that leaves the bloom out can't exclude anything: all bits set.
             logs_bloom=(1 << 2048) - 1 if bloom is None else int(_hex(bloom), 16),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"header: {error!r}") from error
 
 
@@ -58,11 +70,11 @@ def log_of(answer: Mapping[str, Any]) -> Log:
     try:
         return Log(
             address=Address(answer["address"].lower()),
-            topics=tuple(answer["topics"]),
-            data=answer["data"][2:],
-            block_hash=BlockHash(answer["blockHash"].lower()),
-            block_number=int(answer["blockNumber"], 16),
-            index=int(answer["logIndex"], 16),
+            topics=tuple(_hash(topic) for topic in answer["topics"]),
+            data=bytes.fromhex(answer["data"][2:]).hex(),
+            block_hash=_hash(answer["blockHash"]),
+            block_number=_number(answer["blockNumber"]),
+            index=_number(answer["logIndex"]),
             tx_hash=answer["transactionHash"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -17,7 +17,7 @@ from ..hub.hub import Hub
 from ..hub.session import Session
 from ..protocols.channels import Channel, parse_channel
 from ..wire.codes import CloseCode
-from ..wire.messages import Auth, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
+from ..wire.messages import Auth, ClientId, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
 from .admission import Admission, Bucket
 from .problems import problem
 from .rest import Rest
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 # A client that goes on sending this many messages over its rate is sent away.
 _RATE_STRIKES: Final = 50
+# A last word is taken within this time, or never.
+_CLOSE_S: Final = 2.0
 
 
 class _Transport(Protocol):
@@ -69,7 +71,9 @@ class Sockets:
             # Before the handshake, which is what costs.
             text = f"at most {limits.connections_per_minute} new sockets a minute from an address"
             return problem(429, "rate", text, {"Retry-After": str(int(wait_s) + 1)})
-        socket = web.WebSocketResponse(compress=False, max_msg_size=limits.message_bytes, autoclose=True)
+        socket = web.WebSocketResponse(
+            compress=False, max_msg_size=limits.message_bytes, autoclose=True, autoping=False
+        )
         # Counted before anything is awaited, so that a burst can't slip through together.
         is_admitted = self._admission.enter(ip)
         try:
@@ -98,13 +102,15 @@ class Sockets:
 
     def _open(self, transport: _Transport) -> Session:
         def end(code: CloseCode) -> None:
-            if code is CloseCode.SLOW or (code is not CloseCode.SHUTDOWN and transport.get_write_buffer_size()):
-                # What is unsent would be waited for, for ever if it doesn't read: such a client gets nothing more.
+            if code is CloseCode.SLOW:
+                # What is unsent would be waited for: a slow client gets nothing more.
                 transport.abort()
                 return
             if not transport.is_closing():
                 transport.write(b"\x88\x02" + int(code).to_bytes(2, "big"))
                 transport.close()
+                # Closing waits for what is unsent, and a client that keeps its window shut lets it wait forever.
+                asyncio.get_running_loop().call_later(_CLOSE_S, transport.abort)
 
         session = Session(secrets.token_hex(8), transport, time.monotonic(), end)
         self._hub.open(session)
@@ -116,19 +122,28 @@ class Sockets:
         async for message in socket:
             if session.closing:
                 return
-            if message.type is not WSMsgType.TEXT:
+            if message.type not in (WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG):
                 session.close(CloseCode.BAD_FRAME)
                 return
+            if self._hub.is_drowning(session):
+                session.close(CloseCode.SLOW)
+                return
+            # Pings count like messages: a flood of them starves everyone else's loop.
             wait_s = bucket.take(time.monotonic())
             if wait_s:
                 if bucket.strikes > _RATE_STRIKES:
                     session.close(CloseCode.RATE)
                     return
+                if message.type is not WSMsgType.TEXT:
+                    continue
                 text = f"at most {limits.messages_per_s:g} messages a second, {limits.burst} at once"
                 error = ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1)
                 self._hub.reply_error(session, error, _id_of(message.data))
                 continue
-            self._handle(session, message.data)
+            if message.type is WSMsgType.TEXT:
+                self._handle(session, message.data)
+            elif message.type is WSMsgType.PING:
+                session.write(b"\x8a%c%b" % (len(message.data), message.data), time.monotonic())
 
     def _handle(self, session: Session, text: str) -> None:
         try:
@@ -162,7 +177,7 @@ class Sockets:
 
 
 class _OnlyId(msgspec.Struct):
-    id: int | str | None = None
+    id: ClientId | None = None
 
 
 def _id_of(text: str) -> int | str | None:

@@ -179,7 +179,7 @@ class ChainRunner:
                 load = None
             for header, logs in logs_by_block:
                 self._core.fold(header.hash, logs)
-            self._unfolded.clear()
+                self._unfolded.remove(header)
             for index in range(_MAX_ROUNDS):
                 if self._core.is_settled():
                     break

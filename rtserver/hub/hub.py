@@ -22,7 +22,17 @@ from ..protocols.channels import Channel
 from ..wire.codes import PROTOCOL, CloseCode
 from ..wire.cursor import parse_cursor
 from ..wire.frames import text_frame
-from ..wire.messages import Bye, ErrorMessage, HeadMessage, Heartbeat, Subscribed, Unsubscribed, Welcome, encode
+from ..wire.messages import (
+    Bye,
+    ErrorMessage,
+    HeadMessage,
+    Heartbeat,
+    ServerMessage,
+    Subscribed,
+    Unsubscribed,
+    Welcome,
+    encode,
+)
 from .block_frame import block_head, block_json, block_message, rollback_json
 from .limits import Interest, Limits
 from .session import LAG_BYTES, SLOW_S, Session
@@ -133,13 +143,23 @@ class Hub:
         session.pending.clear()
         self._metrics.connections.set(len(self._sessions))
 
+    def is_drowning(self, session: Session) -> bool:
+        """Return whether a client goes on asking while its replies pile up unread; a full buffer begins a lag."""
+        return self._is_lagging(session) and session.replied_bytes > LAG_BYTES
+
+    def _reply(self, session: Session, message: ServerMessage) -> None:
+        text = encode(message)
+        if session.lag_since is not None:
+            session.replied_bytes += len(text)
+        session.send(text, self._clock())
+
     def reply_error(self, session: Session, error: ClientError, request_id: RequestId) -> None:
         """Answer a request that failed."""
         self._metrics.client_errors.labels(error.code).inc()
         message = ErrorMessage(
             code=error.code, message=error.message, id=request_id, retry_after_ms=error.retry_after_ms
         )
-        session.send(encode(message), self._clock())
+        self._reply(session, message)
 
     def subscribe(
         self, session: Session, channel: Channel, request_id: RequestId, cursor: str | None, *, latest: bool = False
@@ -173,7 +193,7 @@ class Hub:
             self._leave(session, stream)
         if session.pending.pop(name, None) is not None:
             self._stop_waiting(session, name)
-        session.send(encode(Unsubscribed(channel=name, id=request_id)), self._clock())
+        self._reply(session, Unsubscribed(channel=name, id=request_id))
 
     def resync(self, session: Session, channel: Channel, request_id: RequestId) -> None:
         """Send a snapshot to a session that lost its place."""
@@ -391,6 +411,7 @@ class Hub:
 
     def _begin_lag(self, session: Session, fragments: dict[Stream, str], now: float) -> None:
         session.lag_since = now
+        session.replied_bytes = 0
         session.written = {
             stream: session.held.get(stream, stream.seq - 1 if stream in fragments else stream.seq)
             for stream in session.joined.values()

@@ -48,7 +48,7 @@ class Session:
 
     __slots__ = (
         "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
-        "outlet", "owed", "pending", "written", "written_bytes",
+        "outlet", "owed", "pending", "replied_bytes", "written", "written_bytes",
     )  # fmt: skip
 
     def __init__(self, name: str, outlet: Outlet, now: float, on_close: Callable[[CloseCode], None]) -> None:
@@ -70,6 +70,8 @@ class Session:
         # Requests to answer when it catches up → (request id, whether `subscribed` is due, too).
         self.owed: dict[Stream, tuple[int | str | None, bool]] = {}
         self.written_bytes = 0
+        # Replies written since the lag began.
+        self.replied_bytes = 0
         self._on_close = on_close
 
     def write(self, frame: bytes, now: float) -> None:

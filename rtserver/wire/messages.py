@@ -1,20 +1,27 @@
 """The messages as types. The server writes `block` frames by hand, from parts encoded once; the types are
 their reference, and what clients, tests and the protocol's document are made from."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 __all__ = [
-    "Auth", "Block", "BlockRefMessage", "Bye", "ChangeMessage", "ClientMessage", "ErrorMessage", "Finalized",
-    "HeadMessage", "Heartbeat", "Pong", "Refresh", "Resync", "RollbackMessage", "RollbackTo", "ServerMessage",
-    "Snapshot", "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "Welcome", "decode_client", "decode_server",
-    "encode",
+    "Auth", "Block", "BlockRefMessage", "Bye", "ChangeMessage", "ClientId", "ClientMessage", "ErrorMessage",
+    "Finalized", "HeadMessage", "Heartbeat", "Pong", "Refresh", "Resync", "RollbackMessage", "RollbackTo",
+    "ServerMessage", "Snapshot", "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "Welcome", "decode_client",
+    "decode_server", "encode",
 ]  # fmt: skip
 
 RequestId: TypeAlias = int | str
 # What domain.diff calls a JsonObject; msgspec can't build a decoder from a recursive alias.
 WireObject: TypeAlias = dict[str, Any]
+
+
+# What a client may call its request. Every reply repeats it, so it is short; and a number past 2^53 is no number
+# to a browser, past 2^64 none to orjson.
+ClientId: TypeAlias = (
+    Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)] | Annotated[str, msgspec.Meta(max_length=64)]
+)
 
 
 class _Client(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -25,14 +32,14 @@ class Auth(_Client, tag="auth"):
     """Says who the client is."""
 
     token: str
-    id: RequestId | None = None
+    id: ClientId | None = None
 
 
 class Subscribe(_Client, tag="subscribe"):
     """Joins a channel, from a cursor if the client has one."""
 
     channel: str
-    id: RequestId | None = None
+    id: ClientId | None = None
     cursor: str | None = None
     mode: Literal["all", "latest"] = "all"
 
@@ -41,14 +48,14 @@ class Unsubscribe(_Client, tag="unsubscribe"):
     """Leaves a channel."""
 
     channel: str
-    id: RequestId | None = None
+    id: ClientId | None = None
 
 
 class Resync(_Client, tag="resync"):
     """Asks for a new snapshot: the client saw a gap or a wrong checksum."""
 
     channel: str
-    id: RequestId | None = None
+    id: ClientId | None = None
     reason: str = ""
 
 
@@ -56,13 +63,13 @@ class Refresh(_Client, tag="refresh"):
     """Replaces a token before it expires."""
 
     token: str
-    id: RequestId | None = None
+    id: ClientId | None = None
 
 
 class Pong(_Client, tag="pong"):
     """Answers a heartbeat."""
 
-    id: RequestId | None = None
+    id: ClientId | None = None
 
 
 ClientMessage = Auth | Subscribe | Unsubscribe | Resync | Refresh | Pong

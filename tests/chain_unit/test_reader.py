@@ -156,20 +156,22 @@ async def test_only_wanted_logs_come_through(nodes: tuple[ScriptedNode, Scripted
         asked.append(query)
         return [
             {
-                "address": address, "topics": ["0x01"], "data": "0x", "blockHash": query["blockHash"],
+                "address": address, "topics": ["0x" + "01" * 32], "data": "0x", "blockHash": query["blockHash"],
                 "blockNumber": "0x5", "logIndex": hex(index), "transactionHash": "0x",
             }
             for index, address in enumerate((wanted, other))
         ]  # fmt: skip
 
     nodes[0].methods["eth_getLogs"] = get_logs
-    (logs, again) = await reader.logs([HEAD.hash, HEAD.hash], LogFilter(frozenset({wanted}), frozenset({"0x01"})))
+    (logs, again) = await reader.logs(
+        [HEAD.hash, HEAD.hash], LogFilter(frozenset({wanted}), frozenset({"0x" + "01" * 32}))
+    )
     assert [log.address for log in logs] == [wanted]
     assert len(again) == 1
     assert asked[0]["address"] == [wanted]
-    assert asked[0]["topics"] == [["0x01"]]
+    assert asked[0]["topics"] == [["0x" + "01" * 32]]
     many = frozenset(Address(f"0x{index:040x}") for index in range(1001)) | {wanted}
-    (logs,) = await reader.logs([HEAD.hash], LogFilter(many, frozenset({"0x01"})))
+    (logs,) = await reader.logs([HEAD.hash], LogFilter(many, frozenset({"0x" + "01" * 32})))
     assert "address" not in asked[-1], "topics select, the rest is dropped here"
     assert [log.address for log in logs] == [wanted]
 

@@ -1,7 +1,9 @@
 """Event signatures of Uniswap v3 and fixed-layout decoding of their words. Decides nothing."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from ...domain.errors import RetryableError
 from ...domain.ids import Address, Tick
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "POOL_TOPICS",
     "SWAP",
     "TRANSFER",
+    "check_shape",
     "topic_address",
     "topic_int24",
     "word",
@@ -42,6 +45,20 @@ POOL_CREATED: Final = "0x783cca1c0412dd0d695e784568c96da2e9c22ff989357a2e8b1d9b2
 
 POOL_TOPICS: Final = frozenset({SWAP, MINT, BURN, COLLECT_POOL, FLASH, INITIALIZE})
 MANAGER_TOPICS: Final = frozenset({INCREASE_LIQUIDITY, DECREASE_LIQUIDITY, COLLECT_NFT, TRANSFER})
+
+
+# How many topics and words each event has. What a node answers shorter is no such event.
+_SHAPES: Final = {
+    SWAP: (3, 5), MINT: (4, 4), BURN: (4, 3), COLLECT_POOL: (4, 3), FLASH: (3, 4), INITIALIZE: (1, 2),
+    INCREASE_LIQUIDITY: (2, 3), DECREASE_LIQUIDITY: (2, 3), COLLECT_NFT: (2, 3), TRANSFER: (1, 0), POOL_CREATED: (4, 2),
+}  # fmt: skip
+
+
+def check_shape(topics: Sequence[str], data: str) -> None:
+    """Raise RetryableError for a log that can't be the event that it names."""
+    shape = _SHAPES.get(topics[0], (1, 0)) if topics else (1, 0)
+    if len(topics) < shape[0] or len(data) < 64 * shape[1]:
+        raise RetryableError(f"a log of {topics[0] if topics else 'no topic'} is too short")
 
 
 def word(data: str, index: int) -> int:

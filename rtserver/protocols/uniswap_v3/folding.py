@@ -30,6 +30,9 @@ class Folding(Tracking):
 
     def fold(self, block_hash: BlockHash, logs: Sequence[Log]) -> None:
         """Mark what a block's logs touched and remember it, so that the block can be undone."""
+        # All of them before any is taken: a block that is folded by half would be folded twice.
+        for log in logs:
+            ev.check_shape(log.topics, log.data)
         record = self._journal.open(block_hash)
         self._forget_hints()
         minted: list[RangeKey] = []
