@@ -69,6 +69,7 @@ class ChainSource:
         self._newest: Header | None = None
         self._arrived = asyncio.Event()
         self._subscribed = asyncio.Event()
+        self._ask = asyncio.Event()
         self.head_seen_at: float = 0.0
         self._moved_at: float = 0.0
         self.forgotten: list[Header] = []
@@ -86,14 +87,14 @@ class ChainSource:
             group.create_task(self._watch_silence(), name=f"silence {self._name}")
 
     async def subscribed(self) -> None:
-        """Wait until a subscription for heads is open."""
+        """Wait until a subscription for heads is open, and what came before it was asked for."""
         await self._subscribed.wait()
 
     async def _follow(self, url: str) -> None:
         failures = 0
         while True:
             try:
-                async with aclosing(stream_heads(url, self._connect_timeout_s, self._subscribed.set)) as heads:
+                async with aclosing(stream_heads(url, self._connect_timeout_s, self._ask.set)) as heads:
                     async for header in heads:
                         failures = 0
                         self.offer(header)
@@ -108,13 +109,20 @@ class ChainSource:
             await self._poll()
 
     async def _watch_silence(self) -> None:
+        """Ask for the head when a subscription opened (what came before it is not announced), and after silence."""
         while True:
-            quiet_s = time.monotonic() - self.head_seen_at
-            if quiet_s < self._silence_s:
-                await asyncio.sleep(self._silence_s - quiet_s)
-            else:
-                await self._poll()
-                await asyncio.sleep(self._silence_s)
+            wait_s = self._silence_s - (time.monotonic() - self.head_seen_at)
+            try:
+                async with asyncio.timeout(wait_s if wait_s > 0 else self._silence_s):
+                    await self._ask.wait()
+            except TimeoutError:
+                if time.monotonic() - self.head_seen_at < self._silence_s:
+                    continue
+            is_opened = self._ask.is_set()
+            self._ask.clear()
+            await self._poll()
+            if is_opened:
+                self._subscribed.set()
 
     async def _poll(self) -> None:
         try:
