@@ -71,7 +71,6 @@ class ChainSource:
         self._subscribed = asyncio.Event()
         self._ask = asyncio.Event()
         self.head_seen_at: float = 0.0
-        self._moved_at: float = 0.0
         self.forgotten: list[Header] = []
 
     @property
@@ -126,17 +125,13 @@ class ChainSource:
 
     async def _poll(self) -> None:
         try:
-            self.offer(await self._reader.latest(), is_polled=True)
+            self.offer(await self._reader.latest())
         except (RetryableError, PermanentError) as error:
             log.debug("head not readable", chain=self._name, error=str(error))
 
-    def offer(self, header: Header, *, is_polled: bool = False) -> None:
-        """Note a head; the newest one noted becomes the next event.
-
-        Announcements come once from each endpoint, so one that was seen is passed over. What a node answers
-        when asked is its head now, seen before or not: the chain may have turned back to it.
-        """
-        if self._linker.holds(header.hash) or (header.hash in self._recent and not is_polled):
+    def offer(self, header: Header) -> None:
+        """Note a head; the newest one noted becomes the next event."""
+        if header.hash in self._recent or self._linker.holds(header.hash):
             return
         self.head_seen_at = time.monotonic()
         self._recent[header.hash] = header
@@ -176,7 +171,6 @@ class ChainSource:
             if self._newest is newest:
                 self._arrived.clear()
             if event is not None:
-                self._moved_at = time.monotonic()
                 return event
 
     async def _link(self, newest: Header) -> ChainEvent | None:
@@ -196,24 +190,11 @@ class ChainSource:
                     log.info("reorg", chain=self._name, depth=len(dropped), ancestor=ancestor.number)
                     return Reorged(chain_id=self._chain_id, ancestor=ancestor, dropped=dropped, blocks=blocks)
                 case TooDeep(dropped):
-                    if self._lags(newest):
-                        del self._recent[newest.hash]
-                        log.info("an endpoint lags", chain=self._name, block=newest.number)
-                        return None
                     self.forgotten += self._linker.restart(newest)
                     log.warning("chain restarted from its head", chain=self._name, block=newest.number)
                     return Reorged(chain_id=self._chain_id, ancestor=None, dropped=dropped, blocks=(newest,))
                 case Gap():
                     ancestry = await self._lengthen(ancestry, verdict)
-
-    def _lags(self, newest: Header) -> bool:
-        """Return whether a head below everything that is remembered is an endpoint's lag, not the chain's turn.
-
-        A chain that really went back that far outlasts the silence.
-        """
-        blocks = self._linker.blocks
-        is_below = bool(blocks) and newest.number < blocks[0].number
-        return is_below and time.monotonic() - self._moved_at < self._silence_s
 
     async def _lengthen(self, ancestry: list[Header], gap: Gap) -> list[Header]:
         known = self._recent.get(gap.hash)
