@@ -113,7 +113,7 @@ async def served(lab: Lab, tmp_path: Path) -> AsyncIterator[Served]:
         url = url_of("127.0.0.1", port)
         await await_ready(server, url)
         async with asyncio.TaskGroup() as group:
-            trading = group.create_task(market.run())
+            trading = group.create_task(market.run(1.0))
             try:
                 yield Served(url, lab, server)
             finally:

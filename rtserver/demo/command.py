@@ -26,15 +26,16 @@ from rich.status import Status
 
 from .contracts import load_contracts
 from .deploy import deploy
+from .gate import Gate
 from .lab import Lab
 from .market import Market, MarketConfig
 from .node import CHAIN_ID, AnvilNode, NodeFailed, PortInUse
-from .ports import is_port_free
+from .ports import free_port, is_port_free
 from .process import Child
 from .server import ServerFailed, await_ready, start_server, url_of
 from .settings_file import settings_toml
 from .showcase import Exhibit, mint_exhibits
-from .toolchain import Toolchain, ToolchainError, install_toolchain
+from .toolchain import ToolchainError, install_toolchain
 
 __all__ = ["DEFAULT_CHAIN_PORT", "DEFAULT_PORT", "run_demo"]
 
@@ -144,9 +145,10 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
     with _step(console, "tools: anvil and the Uniswap contracts") as status:
         toolchain = await install_toolchain(progress=status.update)
         contracts = await load_contracts(toolchain)
-    with _step(console, "chain: a node of its own") as status:
-        node = await _start_node(plan, stack, toolchain)
-        status.update(f"chain {CHAIN_ID} on {node.http_url}")
+    chain_port = _chain_port(plan)
+    with _step(console, f"chain: a node of its own, id {CHAIN_ID}"):
+        # On a port of its own: the one that was asked for is the gate's.
+        node = await stack.enter_async_context(AnvilNode(toolchain, accounts=plan.owners + _OTHER_ACCOUNTS))
     with _step(console, "contracts: factory, position manager, router, tokens, pools"):
         deployment = await deploy(node, contracts, owners=plan.owners)
         lab = Lab(node, contracts, deployment)
@@ -158,14 +160,14 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
         if plan.market:
             for _ in range(_WARM_UP_BLOCKS):
                 await market.step()
-        await node.set_block_time(plan.block_time_s)
+        gate = await stack.enter_async_context(Gate(node, port=chain_port, block_time_s=plan.block_time_s))
     settings = folder / "rtserver.toml"
     await asyncio.to_thread(
         settings.write_text,
         settings_toml(
             deployment,
-            ws_url=node.ws_url,
-            http_url=node.http_url,
+            ws_url=gate.ws_url,
+            http_url=gate.http_url,
             owners=[exhibit.owner for exhibit in exhibits],
             block_time_s=plan.block_time_s,
         ),
@@ -177,23 +179,29 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
             server = start_server(settings, host=plan.host, port=plan.port, log=folder / "server.log")
             stack.push_async_callback(server.end, timeout_s=_SERVER_STOP_S)
             await await_ready(server, url_of(plan.host, plan.port))
-    _print_invitation(console, plan, lab, exhibits, settings)
-    return await _watch(console, node, server, market if plan.market else None)
+    _print_invitation(console, plan, lab, gate, exhibits, settings)
+    return await _watch(console, plan, node, server, market if plan.market else None)
 
 
-async def _start_node(plan: _Plan, stack: AsyncExitStack, toolchain: Toolchain) -> AnvilNode:
+def _chain_port(plan: _Plan) -> int:
+    """Return the chain's port.
+
+    Raises:
+        PortInUse: The one that was asked for is taken.
+    """
     port = plan.chain_port
     if port is None or port == DEFAULT_CHAIN_PORT:
         # The usual port is a habit, not a wish: whoever runs a node there is not stopped by it.
-        port = DEFAULT_CHAIN_PORT if is_port_free(DEFAULT_CHAIN_PORT) else 0
-    node = AnvilNode(toolchain, port=port, accounts=plan.owners + _OTHER_ACCOUNTS)
-    return await stack.enter_async_context(node)
+        return DEFAULT_CHAIN_PORT if is_port_free(DEFAULT_CHAIN_PORT) else free_port()
+    if not is_port_free(port):
+        raise PortInUse(port)
+    return port
 
 
-async def _watch(console: Console, node: AnvilNode, server: Child | None, market: Market | None) -> int:
+async def _watch(console: Console, plan: _Plan, node: AnvilNode, server: Child | None, market: Market | None) -> int:
     """Run the market until something essential ends, which is a failure; a signal cancels us instead."""
     try:
-        return await _until_something_ends(console, node, server, market)
+        return await _until_something_ends(console, plan, node, server, market)
     finally:
         if market is not None:
             stats = market.stats
@@ -201,12 +209,14 @@ async def _watch(console: Console, node: AnvilNode, server: Child | None, market
             console.print(f"  market: {stats.blocks} blocks, {stats.sent} transactions{failed}", highlight=False)
 
 
-async def _until_something_ends(console: Console, node: AnvilNode, server: Child | None, market: Market | None) -> int:
+async def _until_something_ends(
+    console: Console, plan: _Plan, node: AnvilNode, server: Child | None, market: Market | None
+) -> int:
     async with asyncio.TaskGroup() as group:
         essential = {"the node": group.create_task(node.wait())}
         if server is not None:
             essential["the server"] = group.create_task(server.wait(poll_s=0.1))
-        trading = group.create_task(market.run()) if market is not None else None
+        trading = group.create_task(market.run(plan.block_time_s)) if market is not None else None
         await asyncio.wait(essential.values(), return_when=asyncio.FIRST_COMPLETED)
         for name, task in essential.items():
             if task.done():
@@ -240,7 +250,9 @@ def _say_port_in_use(console: Console, who: str, port: int, variable: str, optio
     )
 
 
-def _print_invitation(console: Console, plan: _Plan, lab: Lab, exhibits: Sequence[Exhibit], settings: Path) -> None:
+def _print_invitation(
+    console: Console, plan: _Plan, lab: Lab, gate: Gate, exhibits: Sequence[Exhibit], settings: Path
+) -> None:
     """Print what to open, whom to look at, and lines to paste: each on one line, however narrow the window."""
 
     def say(text: str = "") -> None:
@@ -255,7 +267,7 @@ def _print_invitation(console: Console, plan: _Plan, lab: Lab, exhibits: Sequenc
     else:
         say(f"  The chain is up after {time.monotonic() - plan.began:.1f} s. Ctrl-C ends it.")
         say(f"  Serve it   {_program()} serve --config {settings}")
-    say(f"  Chain      {lab.node.ws_url} and {lab.node.http_url}, a block every {plan.block_time_s:g} s")
+    say(f"  Chain      {gate.ws_url} and {gate.http_url}, a block every {plan.block_time_s:g} s")
     say("  Owners")
     for exhibit in exhibits:
         count = len(lab.book.owned_by(exhibit.owner))

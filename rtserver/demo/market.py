@@ -89,12 +89,15 @@ class Market:
         self._count(block)
         return block
 
-    async def run(self) -> None:
+    async def run(self, block_time_s: float) -> None:
         """Send one block's transactions after each block that appears, until cancelled.
 
         Outlives a node that is frozen, restarted or reorganised: it waits and reads the book anew.
+
+        Args:
+            block_time_s: Seconds between blocks, about.
         """
-        poll_s = min(0.5, max(0.05, (self._lab.node.block_time_s or 1.0) / 5))
+        poll_s = min(0.5, max(0.05, block_time_s / 5))
         while True:
             try:
                 blocks = await self._lab.catch_up()

@@ -91,7 +91,7 @@ async def test_it_goes_on_through_reorgs_and_a_frozen_node(lab: Lab) -> None:
     ):
         await socket.send(b'{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}')
         await socket.recv()
-        running = group.create_task(market.run())
+        running = group.create_task(market.run(0.2))
 
         async def busy_blocks(count: int) -> None:
             while count:
