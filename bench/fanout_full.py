@@ -73,7 +73,7 @@ class _Engine:
         header = replace(head, timestamp=started + answering)
         update = self.core.evaluate(header, None, is_new_head=True)
         evaluated = time.monotonic_ns()
-        changed = len(update.patched) + sum(1 for change in update.changes.values() if change)
+        changed = sum(len(batch.texts) for batch in update.lone)
         counted = time.monotonic_ns()
         self.hub.publish(update)
         published = time.monotonic_ns()

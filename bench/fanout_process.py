@@ -1,7 +1,6 @@
 """Processes of the fan-out benches: each on a core of its own, stopped while it is not its turn.
 
-Starts and ends them, speaks with them in lines, and asks the kernel what they used. Never decides what the
-figures mean.
+Starts and ends them, and speaks with them in lines.
 """
 
 import asyncio
@@ -10,13 +9,12 @@ import os
 import resource
 import shutil
 import signal
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Talker", "cores", "cpu_ns", "pinned", "raise_file_limit", "resident_kib", "start_talker", "write_calls"]
+__all__ = ["Talker", "cores", "pinned", "raise_file_limit", "start_talker"]
 
 # A result with every broadcast is one long line.
 _LINE_BYTES: Final = 1 << 26
@@ -47,30 +45,6 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, max(_FILES, hard)))
     except (ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time that a process has used, all its threads, user and system, in nanoseconds.
-
-    Source: clock_getcpuclockid(3); /proc/PID/stat says the same in hundredths of a second.
-    """
-    return time.clock_gettime_ns((~pid << 3) | 2)
-
-
-def resident_kib(pid: int) -> int:
-    """Return a process's resident memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise RuntimeError(f"process {pid} has ended")
-
-
-def write_calls(pid: int) -> int:
-    """Return how many write system calls a process has made (write, writev; not sendto and sendmsg)."""
-    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-        if line.startswith("syscw:"):
-            return int(line.split()[1])
-    raise RuntimeError(f"process {pid} has ended")
 
 
 class Talker:

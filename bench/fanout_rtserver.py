@@ -21,7 +21,9 @@ from rtserver.domain.chain import Header
 from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.domain.update import BlockUpdate
+from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.problems import problem_middleware
+from rtserver.edge.proxies import Proxies
 from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets, tick_forever
 from rtserver.hub.hub import Hub
@@ -152,7 +154,7 @@ async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     sockets = Sockets(hub, rest, ("*",))
     app = web.Application(middlewares=[problem_middleware(metrics, ("*",))])
     app.add_routes([*rest.routes(), *sockets.routes()])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+    runner = EdgeRunner(app, limits=hub.limits, metrics=metrics, proxies=Proxies(), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     async with asyncio.TaskGroup() as group:

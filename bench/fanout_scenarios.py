@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from bench.common import percentile
+from bench.common_counters import resident_kib, write_calls
 from bench.fanout_contenders import FLOOR, OURS
 from bench.fanout_load import Loader
-from bench.fanout_process import resident_kib, write_calls
 from bench.fanout_turns import WARM_UP, Seat, open_seat
 
 __all__ = ["SCENARIOS", "position_channels", "write_channels"]
@@ -99,6 +99,8 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
 _SLOW_BYTES: Final = 2000
 # Enough for the kernel's buffers and ours: then the client lags.
 _FILL_BURSTS: Final = 200
+# Large, so that it is done long before the kernel gives the silent client up (edge/connections.py).
+_FILL_BYTES: Final = 8 * _SLOW_BYTES
 # So many in any case: both kinds of rounds start with sockets in the same state.
 _LEAST_BURSTS: Final = 8
 _CATCH_UP_S: Final = 10.0
@@ -117,8 +119,9 @@ async def _slow_round(
         seat = await open_seat(stack, OURS, loader, clients, folder, options=choice)
         filled = 0
         while filled < _LEAST_BURSTS or (slow and filled < _FILL_BURSTS and not (await _stats(seat))["lagging"]):
-            await seat.broadcast(count=8, interval_s=0, bytes=_SLOW_BYTES)
+            await seat.broadcast(count=8, interval_s=0, bytes=_FILL_BYTES)
             filled += 1
+        await seat.broadcast(count=8, interval_s=0, bytes=_SLOW_BYTES)
         before = resident_kib(seat.server.pid)
         report = await seat.broadcast(count=broadcasts, interval_s=0.1, bytes=_SLOW_BYTES)
         grown = resident_kib(seat.server.pid) - before

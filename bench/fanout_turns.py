@@ -16,9 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from bench.common_counters import cpu_ns, resident_kib
 from bench.fanout_contenders import OURS, Contender
 from bench.fanout_load import Load, Loader, start_load
-from bench.fanout_process import Talker, cores, cpu_ns, resident_kib, start_talker
+from bench.fanout_process import Talker, cores, start_talker
 
 __all__ = ["INTERVAL_S_A_CLIENT", "WARM_UP", "Figures", "Seat", "free_port", "measure_all", "open_seat"]
 

@@ -214,7 +214,7 @@ def _yardsticks(world: World, row: Row) -> None:
 
 def _changed(update: BlockUpdate) -> int:
     objects = sum(len(change.patch) + len(change.set) for change in update.changes.values())
-    return objects + sum(map(len, update.patched.values()))
+    return objects + sum(map(len, update.patched.values())) + sum(len(batch.texts) for batch in update.lone)
 
 
 def _tokens_of(world: World) -> list[tuple[MemoryPool, str, str]]:

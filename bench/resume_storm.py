@@ -23,9 +23,10 @@ from typing import Any, Final
 import uvloop
 
 from bench.common import machine, machine_line
+from bench.common_counters import cpu_ns
 from bench.fanout_contenders import OURS
 from bench.fanout_load import Loader, build_loader, start_load
-from bench.fanout_process import Talker, cores, cpu_ns, raise_file_limit, start_talker
+from bench.fanout_process import Talker, cores, raise_file_limit, start_talker
 from bench.fanout_scenarios import position_channels, write_channels
 from bench.fanout_turns import free_port
 

@@ -96,10 +96,11 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; see the README.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8080]")] = None,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing over restarts.")] = False,
 ) -> None:
     """Follow chains and serve their positions over WebSocket and REST."""
     try:
-        settings = load_settings(config, {"host": host, "port": port}, rpc or ())
+        settings = load_settings(config, {"host": host, "port": port}, rpc or (), no_store=no_store)
     except RtserverError as error:
         _fail(str(error))
         return

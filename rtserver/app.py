@@ -3,29 +3,39 @@
 import asyncio
 import errno
 import gc
+import os
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 import structlog
 from aiohttp import web
 
 from . import __version__
 from .chain.linker import Linker
+from .chain.listener import node_of
 from .chain.reader import ChainReader
-from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name
+from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name, make_endpoint
+from .chain.since import logs_since
 from .chain.source import ChainSource
 from .config import ChainSettings, Settings
 from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
+from .edge.connections import EdgeRunner
 from .edge.docs import docs_routes
 from .edge.health import Health
 from .edge.pages import page_routes
 from .edge.problems import problem_middleware
+from .edge.proxies import Proxies
 from .edge.rest import Rest, ServedChain
 from .edge.ws import Sockets, tick_forever
 from .engine.core import EngineCore
+from .engine.keeping import Keeper
+from .engine.memory import Memory
+from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
 from .hub.hub import Hub
 from .hub.limits import Limits
@@ -36,6 +46,9 @@ from .protocols.registry import adapters
 from .wire.codes import CloseCode
 from .worth.pool_prices import PoolPrices
 
+if TYPE_CHECKING:
+    from .store.store import Store
+
 __all__ = ["COLLECTOR", "run_server"]
 
 log = structlog.get_logger(__name__)
@@ -45,8 +58,13 @@ log = structlog.get_logger(__name__)
 COLLECTOR: Final = (50_000, 20, 50)
 # Before anything starts: an endpoint that takes longer is asked for its chain by nobody.
 _ASK_ID_S: Final = 5.0
+# Two calls beside the blocks, for what is safe and finalized.
+_FINALITY_EVERY_BLOCKS: Final = 16
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 _DRAIN_S: Final = 2.0
+# After SIGTERM: time for the step that is being read, and for the last checkpoint.
+_REST_S: Final = 0.5
+_KEEP_S: Final = 1.5
 # Clients that were said bye to come back spread over this time.
 _BYE_SPREAD_MS: Final = 5000
 # A chain that is not known by id: a guess that only limits derive from.
@@ -71,7 +89,15 @@ class _Router:
 class _Chain:
     """The parts of one chain."""
 
-    def __init__(self, settings: ChainSettings, chain_id: ChainId, hub: Hub, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: ChainSettings,
+        chain_id: ChainId,
+        hub: Hub,
+        metrics: Metrics,
+        store: "Store | None",
+        keep_every_s: float,
+    ) -> None:
         known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
         first = next((deployment for deployment in known.values() if deployment is not None), None)
         self.chain_id = chain_id
@@ -85,6 +111,7 @@ class _Chain:
 
         books = {}
         self.protocols: list[dict[str, str]] = []
+        self._deployment: list[tuple[str, ...]] = []
         if settings.protocols is not None:
             for protocol in settings.protocols:
                 code_hash = protocol.init_code_hash
@@ -95,13 +122,13 @@ class _Chain:
                     None if code_hash is None else bytes.fromhex(code_hash[2:]),
                     dollars,
                 )
-                self._describe(protocol.kind, protocol.factory, protocol.position_manager)
+                self._describe(protocol.kind, protocol.factory, protocol.position_manager, code_hash or "")
         else:
             for kind, deployment in known.items():
                 if deployment is not None:
                     factory, manager = map(parse_address, (deployment.factory, deployment.position_manager))
                     books[kind] = adapters()[kind].build(chain_id, factory, manager, None, dollars)
-                    self._describe(kind, factory, manager)
+                    self._describe(kind, factory, manager, "")
         if not books:
             raise ConfigError(
                 f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
@@ -110,13 +137,19 @@ class _Chain:
 
         urls = settings.urls
         timeout_s = settings.rpc_timeout_s
-        # HTTP first: a read that fails there fails alone.
-        http = [url for url in urls if url.startswith("http")]
         ws = [url for url in urls if url.startswith("ws")]
-        endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=timeout_s) for url in http]
-        if not endpoints:
-            endpoints += [WsEndpoint(url, timeout_s=timeout_s) for url in ws]
-        self.reader = ChainReader(self.name, endpoints, metrics)
+        self.reader = ChainReader(
+            self.name,
+            [make_endpoint(url, timeout_s=timeout_s) for url in urls],
+            metrics,
+            max_in_flight=settings.rpc_in_flight,
+            per_s=settings.rpc_calls_per_s,
+        )
+        # Heads are asked for node by node: which of them says what decides whom to believe.
+        self.nodes = {
+            node_of(url): ChainReader(self.name, [make_endpoint(url, timeout_s=timeout_s)], metrics)
+            for url in sorted(urls, key=lambda url: url.startswith("http"))  # of one node's two, HTTP
+        }
         self.source = ChainSource(
             chain_id=chain_id,
             name=self.name,
@@ -127,17 +160,72 @@ class _Chain:
             connect_timeout_s=timeout_s,
             metrics=metrics,
             linker=Linker(),
+            nodes=self.nodes,
+            finality_every_blocks=_FINALITY_EVERY_BLOCKS,
         )
+        # What is kept of another deployment is of no use: it knows other positions by the same ids.
+        identity = orjson.dumps(sorted(self._deployment)).decode()
+        core = EngineCore(chain_id, books, PoolPrices(dollars))
+        self.keeper: Keeper | None = None
+        memory = None
+        if store is not None:
+            self.keeper = Keeper(
+                chain_id=chain_id,
+                name=self.name,
+                identity=identity,
+                core=core,
+                books=books,
+                window=lambda: self.source.window,
+                is_at_rest=lambda: self.runner.is_at_rest,
+                saver=store,
+                every_s=keep_every_s,
+                metrics=metrics,
+            )
+            resuming = Resuming(
+                chain_id=chain_id,
+                name=self.name,
+                core=core,
+                books=books,
+                reader=self.reader,
+                logs_since=partial(logs_since, self.reader),
+                window=lambda: self.source.window,
+                reopen=hub.reopen,
+                go_on=hub.go_on,
+            )
+            memory = Memory(
+                chain_id=chain_id,
+                name=self.name,
+                identity=identity,
+                loader=store,
+                resuming=resuming,
+                keeper=self.keeper,
+            )
+        self.tasks: list[asyncio.Task[None]] = []
         self.runner = ChainRunner(
             name=self.name,
-            core=EngineCore(chain_id, books, PoolPrices(dollars)),
+            core=core,
             source=self.source,
             reader=self.reader,
             sink=hub,
             metrics=metrics,
+            memory=memory,
         )
 
-    def _describe(self, kind: str, factory: str, manager: str) -> None:
+    def following(self) -> dict[str, Any]:
+        """Return how the head is followed: what is announced, what is final, and where each node is."""
+        finality = self.source.finality
+        report: dict[str, Any] = {
+            "behindBlocks": self.runner.behind_blocks,
+            "subscriptions": self.source.subscriptions,
+            "nodes": {node: place.value for node, place in self.source.places().items()},
+        }
+        for name, header in (("safe", finality.safe), ("finalized", finality.finalized)):
+            if header is not None:
+                report[name] = {"number": header.number, "hash": header.hash}
+        return report
+
+    def _describe(self, kind: str, factory: str, manager: str, code_hash: str) -> None:
+        self._deployment.append((kind, factory.lower(), manager.lower(), code_hash.lower()))
         self.protocols.append(
             {
                 "kind": kind,
@@ -197,23 +285,26 @@ async def _reported_id(url: str, chain: ChainSettings, metrics: Metrics) -> int 
 
 
 def _build(
-    settings: Settings, ids: list[ChainId], metrics: Metrics
+    settings: Settings, ids: list[ChainId], metrics: Metrics, store: "Store | None"
 ) -> tuple[list[_Chain], Hub, web.Application, Health, Sockets]:
     router = _Router()
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
     chains = [
-        _Chain(chain_settings, chain_id, hub, metrics)
+        _Chain(chain_settings, chain_id, hub, metrics, store, settings.store.every_s)
         for chain_settings, chain_id in zip(settings.chains, ids, strict=True)
     ]
     router.runners = {chain.chain_id: chain.runner for chain in chains}
     served: Mapping[int, ServedChain] = {
-        chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s) for chain in chains
+        chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
+        for chain in chains
     }
     rest = Rest(hub, served, __version__, settings.dashboard.owners)
     health = Health(hub, served, metrics)
     sockets = Sockets(hub, rest, settings.origins)
-    app = web.Application(middlewares=[problem_middleware(metrics, settings.origins)])
+    app = web.Application(
+        middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
+    )
     app.add_routes([*rest.routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)])
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
@@ -233,9 +324,13 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
     """
     gc.set_threshold(*COLLECTOR)
     metrics = Metrics()
+    # First what can be wrong with the settings alone.
+    store = await _open_store(settings)
     ids = await _chain_ids(settings, metrics)
-    chains, hub, app, health, sockets = _build(settings, ids, metrics)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    chains, hub, app, health, sockets = _build(settings, ids, metrics, store)
+    runner = EdgeRunner(
+        app, limits=hub.limits, metrics=metrics, proxies=Proxies(settings.trusted_proxies), shutdown_timeout=1.0
+    )
     await runner.setup()
     site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
     try:
@@ -251,12 +346,15 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(tick_forever(hub), name="tick")]
             for chain in chains:
-                tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
-                tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
+                chain.tasks.append(group.create_task(chain.reader.run(), name=f"endpoints {chain.name}"))
+                chain.tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
+                chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
+                if chain.keeper is not None:
+                    tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
             await stop.wait()
             health.is_draining = sockets.is_draining = True
             log.info("shutting down", connections=sum(1 for _ in hub.sessions))
-            await _drain(hub)
+            await asyncio.gather(_drain(hub), *(_finish(chain, hub) for chain in chains))
             for task in tasks:
                 task.cancel()
     finally:
@@ -266,7 +364,41 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         for chain in chains:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await chain.reader.close()
+                    await asyncio.gather(*(reader.close() for reader in (chain.reader, *chain.nodes.values())))
+        if store is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await store.close()
+
+
+async def _open_store(settings: Settings) -> "Store | None":
+    if not settings.store.enabled:
+        return None
+    # Imported only here: SQLAlchemy takes a third of a second, and not everyone has a store.
+    from .store.opening import open_store
+
+    url = settings.store.url
+    return await open_store(None if url is None else url.get_secret_value(), settings.store.path, os.environ)
+
+
+async def _finish(chain: _Chain, hub: Hub) -> None:
+    """Stop following a chain, between two blocks if it gets there soon, and keep what it was then."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _REST_S
+    while not chain.runner.is_at_rest and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    is_at_rest = chain.runner.is_at_rest
+    # From here on nothing is published: what is kept now is all that any client can have.
+    for task in chain.tasks:
+        task.cancel()
+    head = chain.runner.head
+    if chain.keeper is None or head is None or not is_at_rest:
+        return
+    try:
+        async with asyncio.timeout(_KEEP_S):
+            await chain.keeper.finish(head, hub.kept_streams(chain.chain_id))
+    except TimeoutError:
+        log.warning("last checkpoint took too long", chain=chain.name)
 
 
 async def _drain(hub: Hub) -> None:

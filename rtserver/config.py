@@ -9,11 +9,21 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -28,7 +38,17 @@ from .domain.ids import Address
 from .protocols.addresses import parse_address
 from .protocols.registry import adapters
 
-__all__ = ["ChainSettings", "ProtocolSettings", "Settings", "load_settings"]
+__all__ = [
+    "ChainSettings",
+    "CoinGeckoSettings",
+    "DefiLlamaSettings",
+    "FeedSettings",
+    "HttpPriceSettings",
+    "PriceSettings",
+    "ProtocolSettings",
+    "Settings",
+    "load_settings",
+]
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +79,27 @@ def _split(value: Any) -> Any:
     return json.loads(value) if value.startswith("[") else value.split(",")
 
 
+def _origin(value: str) -> str:
+    """Return an origin as browsers write it, or refuse what no browser ever sends: it would lock everyone out."""
+    text = value.strip().lower().removesuffix("/")
+    if text in ("*", "null"):
+        return text
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.hostname or f"{parts.scheme}://{parts.netloc}" != text or "@" in text:
+        raise ValueError("an origin is a scheme and a host, such as https://app.example, or *")
+    return text
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value.strip(), strict=False))
+    except ValueError as error:
+        raise ValueError("a proxy is an address or a network, such as 10.0.0.0/8") from error
+
+
 AddressText = Annotated[str, AfterValidator(_address)]
+Origin = Annotated[str, AfterValidator(_origin)]
+NetworkText = Annotated[str, AfterValidator(_network)]
 RpcUrl = Annotated[SecretStr, AfterValidator(_rpc_url)]
 
 
@@ -74,6 +114,17 @@ class ProtocolSettings(BaseModel):
     init_code_hash: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{64}$")] | None = None
 
 
+class FeedSettings(BaseModel):
+    """A Chainlink feed that tells a token's price in dollars."""
+
+    model_config = _STRICT
+
+    token: AddressText
+    feed: AddressText
+    # An answer older than this at the block is not used: the feed's heartbeat, and some grace.
+    max_age_s: Annotated[int, Field(ge=1)] = 90_000
+
+
 class ChainSettings(BaseModel):
     """One chain: its endpoints, and what lives on it. Known chains need endpoints only."""
 
@@ -84,10 +135,16 @@ class ChainSettings(BaseModel):
     rpc: Annotated[tuple[RpcUrl, ...], Field(min_length=1), BeforeValidator(_split)]
     protocols: tuple[ProtocolSettings, ...] | None = None
     stablecoins: tuple[AddressText, ...] | None = None
+    # Tokens that others may be priced through where they have no pool against a dollar, and Chainlink feeds.
+    hops: tuple[AddressText, ...] | None = None
+    feeds: tuple[FeedSettings, ...] | None = None
     block_time_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     # A head older than this makes the process not ready. Default: 20 s and 6 block times, the larger.
     head_limit_s: Annotated[float, Field(gt=0)] | None = None
     rpc_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    # Messages that one endpoint may have outstanding, and calls a second that it is asked for: a plan's limits.
+    rpc_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 32
+    rpc_calls_per_s: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -106,10 +163,73 @@ class LimitSettings(BaseModel):
     burst: Annotated[int, Field(ge=1)] = 20
     connections_per_ip: Annotated[int, Field(ge=1)] = 100
     connections_per_minute: Annotated[int, Field(ge=1)] = 30
+    loads_per_minute: Annotated[int, Field(ge=1)] = 600
     heartbeat_s: Annotated[float, Field(gt=0, le=300)] = 15.0
     pong_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     load_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     linger_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+def _http_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("a base URL is http:// or https:// with a host, and no query")
+    return value
+
+
+HttpUrl = Annotated[SecretStr, AfterValidator(_http_url)]
+PriceSource = Literal["chainlink", "pools", "coingecko", "defillama"]
+PriceOrder = Annotated[tuple[PriceSource, ...], Field(min_length=1)]
+
+
+class HttpPriceSettings(BaseModel):
+    """How much may be asked of a price source over HTTP, and how old its answers may get."""
+
+    model_config = _STRICT
+
+    base_url: HttpUrl
+    requests_per_minute: Annotated[float, Field(gt=0, le=600)]
+    tokens_per_request: Annotated[int, Field(ge=1, le=200)]
+    refresh_s: Annotated[float, Field(ge=1)] = 60.0
+    max_age_s: Annotated[int, Field(ge=1)] = 900
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    # The source's names of chains that rtserver doesn't know, by chain id.
+    platforms: dict[int, str] = Field(default_factory=dict)
+
+
+class CoinGeckoSettings(HttpPriceSettings):
+    """CoinGecko. Without a key it answers for one token a request, a few times a minute."""
+
+    base_url: HttpUrl = SecretStr("https://api.coingecko.com/api/v3")
+    key: SecretStr | None = None
+    # A paid key: sent as such, and to https://pro-api.coingecko.com/api/v3 as base_url.
+    is_pro: bool = False
+    requests_per_minute: Annotated[float, Field(gt=0, le=600)] = 5.0
+    tokens_per_request: Annotated[int, Field(ge=1, le=200)] = 30
+
+
+class DefiLlamaSettings(HttpPriceSettings):
+    """DefiLlama's coins interface. A paid key is part of the base URL."""
+
+    base_url: HttpUrl = SecretStr("https://coins.llama.fi")
+    requests_per_minute: Annotated[float, Field(gt=0, le=600)] = 30.0
+    tokens_per_request: Annotated[int, Field(ge=1, le=200)] = 60
+
+
+class PriceSettings(BaseModel):
+    """Whose prices are believed. HTTP sources are asked only where they have a section: they learn what is watched."""
+
+    model_config = _STRICT
+
+    order: PriceOrder = ("chainlink", "pools", "coingecko", "defillama")
+    # For some tokens another order, by address.
+    order_by_token: dict[AddressText, PriceOrder] = Field(default_factory=dict)
+    # Pools with less than this on their quote side have no say.
+    min_depth_usd: Annotated[int, Field(ge=0)] = 10_000
+    # Sources further apart than this, in per cent, are said to be in dispute.
+    dispute_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
+    coingecko: CoinGeckoSettings | None = None
+    defillama: DefiLlamaSettings | None = None
 
 
 class DashboardSettings(BaseModel):
@@ -131,6 +251,26 @@ class LogSettings(BaseModel):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class StoreSettings(BaseModel):
+    """What outlives the process, and where. Without it a start is as cold as the first one."""
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    # An SQLite file. Default: rtserver/store.sqlite3 in the user's state folder, if that can be written.
+    path: Path | None = None
+    # Any other database; it may hold a password.
+    url: SecretStr | None = None
+    # The pace of checkpoints: what changed since the last one is asked of the chain after a crash.
+    every_s: Annotated[float, Field(ge=0.05, le=3600)] = 5.0
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.path is not None and self.url is not None:
+            raise ValueError("give a path or a url, not both")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings of a server."""
 
@@ -146,10 +286,14 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     chains: Annotated[tuple[ChainSettings, ...], Field(min_length=1)]
     # Origins of pages that may read and subscribe: this is public chain data, so all by default.
-    origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("*",)
+    origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ("*",)
+    # Proxies whose X-Forwarded-For is believed: anyone else could write any address there, and so have no limits.
+    trusted_proxies: Annotated[tuple[NetworkText, ...], NoDecode, BeforeValidator(_split)] = ()
     limits: LimitSettings = LimitSettings()
+    prices: PriceSettings = PriceSettings()
     dashboard: DashboardSettings = DashboardSettings()
     log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -164,13 +308,16 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-def load_settings(path: Path | None, overrides: Mapping[str, Any], rpc: Sequence[str] = ()) -> Settings:
+def load_settings(
+    path: Path | None, overrides: Mapping[str, Any], rpc: Sequence[str] = (), *, no_store: bool = False
+) -> Settings:
     """Return the settings from a file, the environment and the command line, the later over the earlier.
 
     Args:
         path: A TOML file, or None.
         overrides: Values from the command line, by key; None stands for not given.
         rpc: Endpoints given on the command line: one chain, known by the id that they report.
+        no_store: Whatever the settings say of the store, there is none.
 
     Raises:
         ConfigError: Names every wrong key, its value and what is allowed.
@@ -192,6 +339,8 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any], rpc: Sequence
     if rpc:
         values["chains"] = [{"rpc": list(rpc)}]
     values |= {key: value for key, value in overrides.items() if value is not None}
+    if no_store:
+        values["store"] = {"enabled": False}
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -231,7 +380,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         shown = ""
         if problem["type"] != "missing" and isinstance(value, (str, int, float, bool)):
             # Also under a mistyped key: a URL may carry a provider's key.
-            is_secret = "rpc" in location or "://" in str(value)
+            is_secret = "rpc" in location or any("key" in part for part in location) or "://" in str(value)
             shown = f" = {'(hidden)' if is_secret else repr(value)[:120]}"
         lines.append(f"  {key}{shown}: {message}")
     return "\n".join(lines)
@@ -244,7 +393,9 @@ def _is_inside(inner: Sequence[int | str], outer: Sequence[int | str]) -> bool:
 def _suggest(location: Sequence[str]) -> str:
     models: dict[str, type[BaseModel]] = {
         "chains": ChainSettings, "protocols": ProtocolSettings, "limits": LimitSettings,
-        "dashboard": DashboardSettings, "log": LogSettings,
+        "dashboard": DashboardSettings, "log": LogSettings, "store": StoreSettings,
+        "feeds": FeedSettings, "prices": PriceSettings,
+        "coingecko": CoinGeckoSettings, "defillama": DefiLlamaSettings,
     }  # fmt: skip
     parents = [part for part in location[:-1] if part in models]
     fields = list((models[parents[-1]] if parents else Settings).model_fields)

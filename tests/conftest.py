@@ -7,6 +7,7 @@ a node of its own, so a test may freeze, kill, reorg or fill its chain as it lik
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ from rtserver.demo.showcase import mint_exhibits
 from rtserver.demo.toolchain import Toolchain, install_toolchain
 
 ACCOUNTS = 24
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is kept by default is kept here, not in the home of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 def pytest_asyncio_loop_factories(
@@ -94,8 +101,7 @@ async def served(lab: Lab, tmp_path: Path) -> AsyncIterator[Served]:
     """`rtserver serve` on this test's chain; a block a second, swaps in each."""
     exhibits = await mint_exhibits(lab, seed=1)
     market = Market(lab, seed=1)
-    for _ in range(20):
-        await market.step()
+    await market.steps(20)
     await lab.node.set_block_time(1.0)
     settings = tmp_path / "rtserver.toml"
     text = settings_toml(

@@ -85,9 +85,19 @@ class Linker:
         self._position: dict[BlockHash, int] = {}  # hash → number: heights in a window are consecutive
 
     @property
+    def max_gap(self) -> int:
+        """Return how many missing blocks are linked at most."""
+        return self._max_gap
+
+    @property
     def head(self) -> Header | None:
         """Return the newest block, None before the first."""
         return self._window[-1] if self._window else None
+
+    @property
+    def base(self) -> Header | None:
+        """Return the oldest block that can be gone back to, None before the first."""
+        return self._window[0] if self._window else None
 
     @property
     def blocks(self) -> tuple[Header, ...]:
@@ -136,6 +146,26 @@ class Linker:
             del self._position[block.hash]
         del self._window[: len(surplus)]
         return surplus
+
+    def retreat(self, block_hash: BlockHash) -> Reorg | TooDeep:
+        """Say what it takes to go back to a block of the window.
+
+        The block itself is dropped and taken again: what was read at it is then read at it once more.
+        """
+        index = self._position[block_hash] - self._window[0].number
+        if index == 0:
+            return TooDeep(tuple(self._window))
+        return Reorg(self._window[index - 1].ref, tuple(self._window[index:]), (self._window[index],))
+
+    def settle(self, block_hash: BlockHash) -> tuple[Header, ...]:
+        """Let go of the blocks before one that is final; return them. Nothing happens if it is not in the window."""
+        if block_hash not in self._position:
+            return ()
+        gone = tuple(self._window[: self._position[block_hash] - self._window[0].number])
+        for block in gone:
+            del self._position[block.hash]
+        del self._window[: len(gone)]
+        return gone
 
     def restart(self, head: Header, ancestors: Sequence[Header] = ()) -> tuple[Header, ...]:
         """Forget everything and begin at a head; return what was forgotten.

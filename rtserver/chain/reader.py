@@ -1,53 +1,121 @@
-"""What a chain is asked: headers, logs and batched static calls, over the first endpoint that answers.
+"""What a chain is asked: headers, logs and batched static calls, over a pool of endpoints.
 
-Every read of state is pinned to a block hash (EIP-1898), so an answer is either of that block or none.
-Counts every call by purpose. Never decides what to read.
+Every read of state is pinned to a block hash (EIP-1898), so an answer is either of that block or none. A node
+that takes no hash is asked by height, with the hash at that height looked at before and after: if both times it
+is ours, the head has not moved meanwhile (behind a balancer the three answers may be of three nodes; nothing can
+tell that). Counts every call by purpose. Never decides what to read.
 """
 
-import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from ..domain.chain import Header, Log
-from ..domain.errors import BlockGone, ChainUnavailable, PermanentError, RetryableError
+from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..domain.ids import Address, BlockHash
 from ..obs.metrics import Metrics
 from ..protocols.base import Call, LogFilter
+from .calls import call_all
 from .decode import MalformedAnswer, header_of, log_of
-from .evm_batch import MAX_CALLS, Way, decode_answer, encode_call
+from .endpoints.member import Member
+from .endpoints.pool import EndpointPool
+from .endpoints.watch import watch, watch_once
+from .evm_batch import RAN_OUT, Way, decode_answer, encode_call
+from .history import Pieces
+from .refusals import Refusal
 from .rpc import Endpoint, Request, RpcError, TransportError
 
 __all__ = ["ChainReader"]
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 # Longer address lists are refused by providers; topics alone then select, and the rest is dropped here.
 _MAX_FILTER_ADDRESSES: Final = 1000
-# The identity precompile answers its own input; 0x06 reverts on a point that is not on the curve.
+# The identity precompile answers its own input; 0x06 fails on a point that is not on the curve.
 _ECHO: Final = Address("0x" + "0" * 39 + "4")
-_REVERTS: Final = Address("0x" + "0" * 39 + "6")
+_FAILS: Final = Address("0x" + "0" * 39 + "6")
+_UNDECIDED: Final = (Refusal.UNKNOWN_BLOCK, Refusal.PRUNED)
+_TOO_MUCH: Final = (Refusal.TOO_MANY, Refusal.TOO_LARGE, Refusal.TOO_WIDE)
 
 
 class ChainReader:
-    """Reads of one chain."""
+    """Reads of one chain.
 
-    def __init__(self, chain: str, endpoints: Sequence[Endpoint], metrics: Metrics) -> None:
+    Args:
+        chain: The chain's name in logs and metrics.
+        endpoints: What answers, in order of preference.
+        metrics: Where calls are counted.
+        max_in_flight: Outstanding messages an endpoint.
+        per_s: Calls a second an endpoint; None is no limit.
+    """
+
+    def __init__(
+        self,
+        chain: str,
+        endpoints: Sequence[Endpoint],
+        metrics: Metrics,
+        *,
+        max_in_flight: int = 32,
+        per_s: float | None = None,
+    ) -> None:
         self._chain = chain
-        self._endpoints = list(endpoints)
-        self._metrics = metrics
-        # How each endpoint batches calls, by its name; found out by `probe`.
+        self._pool = EndpointPool(
+            chain, endpoints, metrics, max_in_flight=max_in_flight, per_s=per_s, on_calls=self._count
+        )
+        # How each endpoint batches calls, by its name; found out by `probe`, or at its first read after that.
         self.ways: dict[str, Way] = {}
         self.calls_sent = 0
 
-    async def _send(self, endpoint: Endpoint, requests: Sequence[Request], purpose: str) -> list[Any]:
-        for method, _ in requests:
-            self._metrics.rpc_calls.labels(self._chain, purpose, method).inc()
-        self.calls_sent += len(requests)
-        started = time.perf_counter()
-        answers = await endpoint.send(requests)
-        self._metrics.rpc_latency.labels(self._chain).observe(time.perf_counter() - started)
+    def _count(self, calls: int) -> None:
+        self.calls_sent += calls
+
+    async def run(self) -> None:
+        """Look at the endpoints from time to time, if there are several. Never returns."""
+        await watch(self._pool, self._find_way)
+
+    async def look(self) -> None:
+        """Look at all endpoints now."""
+        await watch_once(self._pool, self._find_way)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the state of every endpoint for an operator; nothing in it is secret."""
+        return self._pool.describe()
+
+    def saw(self, node: str, header: Header) -> None:
+        """Note a head that a subscription to a node (host and port) announced."""
+        self._pool.know(header)
+        for member in self._pool.members:
+            if member.node == node:
+                self._pool.saw(member, header)
+
+    def polls(self) -> Mapping[str, Callable[[], Awaitable[Header]]]:
+        """Return a way to ask each node (host and port) for its own head, whatever the others say."""
+        polls: dict[str, Callable[[], Awaitable[Header]]] = {}
+        for member in self._pool.members:
+            polls.setdefault(member.node, partial(self._latest_of, member))
+        return polls
+
+    async def _latest_of(self, member: Member) -> Header:
+        """Return an endpoint's head. Raises RetryableError."""
+        (answer,) = await self._pool.send(member, [("eth_getBlockByNumber", ["latest", False])], "head")
+        if isinstance(answer, RpcError):
+            raise answer
+        if answer is None:
+            raise RetryableError("the node has no latest block")
+        header = header_of(answer)
+        self._pool.saw(member, header)
+        return header
+
+    async def _send(self, member: Member, requests: Sequence[Request], purpose: str) -> list[Any]:
+        """Return all results of one endpoint; raises the first refusal."""
+        answers = await self._pool.send(member, requests, purpose)
+        refusal = next((answer for answer in answers if isinstance(answer, RpcError)), None)
+        if refusal is not None:
+            raise refusal
         return answers
 
     async def request(self, requests: Sequence[Request], purpose: str) -> list[Any]:
@@ -55,34 +123,15 @@ class ChainReader:
 
         Raises:
             BlockGone: An endpoint answered that it doesn't have the block, and no other did better.
+            HistoryPruned: The endpoints don't keep the state of that block any more.
             PermanentError: An endpoint refused the request itself.
             ChainUnavailable: No endpoint answered.
         """
-        failure: Exception | None = None
-        for endpoint in list(self._endpoints):
-            try:
-                answers = await self._send(endpoint, requests, purpose)
-            except TransportError as error:
-                self._metrics.rpc_errors.labels(self._chain, "transport").inc()
-                failure = failure or error
-                self._set_aside(endpoint)
-                continue
-            refusal = next((answer for answer in answers if isinstance(answer, RpcError)), None)
-            if refusal is None:
-                return answers
-            self._metrics.rpc_errors.labels(self._chain, "refused").inc()
-            failure = refusal
-        if isinstance(failure, RpcError):
-            if failure.is_unknown_block:
-                raise BlockGone(str(failure)) from failure
-            raise failure
-        raise ChainUnavailable(f"no endpoint of chain {self._chain} answered: {failure}") from failure
 
-    def _set_aside(self, endpoint: Endpoint) -> None:
-        """Ask this endpoint last from now on."""
-        if endpoint in self._endpoints:
-            self._endpoints.remove(endpoint)
-            self._endpoints.append(endpoint)
+        async def attempt(member: Member) -> list[Any]:
+            return await self._send(member, requests, purpose)
+
+        return await self._pool.ask(attempt, purpose)
 
     async def chain_id(self) -> int:
         """Return the chain id that the endpoints report."""
@@ -94,160 +143,234 @@ class ChainReader:
 
     async def latest(self) -> Header:
         """Return the node's head."""
-        (answer,) = await self.request([("eth_getBlockByNumber", ["latest", False])], "head")
-        if answer is None:
-            raise RetryableError("the node has no latest block")
-        return header_of(answer)
+        return await self._pool.ask(self._latest_of, "head")
 
     async def header(self, block_hash: BlockHash) -> Header | None:
         """Return a header by hash, None where no endpoint has it."""
+
+        async def attempt(member: Member) -> Header:
+            (answer,) = await self._send(member, [("eth_getBlockByHash", [block_hash, False])], "head")
+            if answer is None:
+                raise BlockGone(f"{member.name} does not have block {block_hash}")
+            return header_of(answer)
+
         try:
-            (answer,) = await self.request([("eth_getBlockByHash", [block_hash, False])], "head")
-        except (BlockGone, RpcError):
+            found = await self._pool.ask(attempt, "head", block=block_hash)
+        except (BlockGone, PermanentError):
             return None
-        return None if answer is None else header_of(answer)
+        self._pool.know(found)
+        return found
 
     async def headers(self, first: int, last: int) -> list[Header]:
         """Return the headers of a range of heights, oldest first; those that the node doesn't have are left out."""
         requests: list[Request] = [("eth_getBlockByNumber", [hex(number), False]) for number in range(first, last + 1)]
         if not requests:
             return []
-        return [header_of(answer) for answer in await self.request(requests, "head") if answer is not None]
+
+        async def attempt(member: Member) -> list[Header]:
+            answers = await self._send(member, requests, "head")
+            return [header_of(answer) for answer in answers if answer is not None]
+
+        found = await self._pool.ask(attempt, "head")
+        for header in found:
+            self._pool.know(header)
+        return found
+
+    # --- logs -----------------------------------------------------------------------------------------
 
     async def logs(self, blocks: Sequence[BlockHash], wanted: LogFilter) -> list[list[Log]]:
-        """Return each block's wanted logs, in order."""
-        selection: dict[str, Any] = {"topics": [sorted(wanted.topics)]}
-        if len(wanted.addresses) <= _MAX_FILTER_ADDRESSES:
-            selection["address"] = sorted(wanted.addresses)
-        requests: list[Request] = [("eth_getLogs", [{"blockHash": block, **selection}]) for block in blocks]
-        answers = await self.request(requests, "block")
-        return [
-            [entry for entry in map(log_of, self._entries(answer)) if entry.address in wanted.addresses]
-            for answer in answers
-        ]
+        """Return each block's wanted logs, in order.
 
-    async def history(self, address: Address, topics: Sequence[Sequence[str]], until: Header) -> list[Log]:
-        """Return all past logs of an address with these topics, up to and including a block.
+        Raises:
+            BlockGone, HistoryPruned, PermanentError, ChainUnavailable: As `request`.
+        """
+        if not blocks:
+            return []
+
+        async def attempt(member: Member) -> list[list[Log]]:
+            if not member.pins_by_hash:
+                return [await self._at(member, block, partial(self._logs_at, member, wanted)) for block in blocks]
+            requests: list[Request] = [("eth_getLogs", [_log_query(wanted, {"blockHash": block})]) for block in blocks]
+            answers = await self._pool.send(member, requests, "block")
+            results = []
+            for block, answer in zip(blocks, answers, strict=True):
+                if isinstance(answer, RpcError):
+                    # Too many at once, or no pinning here: this block on its own.
+                    if answer.kind not in (*_TOO_MUCH, Refusal.NO_PINNING):
+                        raise answer
+                    results.append(await self._at(member, block, partial(self._logs_at, member, wanted)))
+                else:
+                    results.append(_logs_of(answer, wanted))
+            return results
+
+        return await self._pool.ask(attempt, "block", block=blocks[-1])
+
+    async def _logs_at(self, member: Member, wanted: LogFilter, block: Any) -> list[Log]:
+        """Return one block's logs; the addresses are halved until the provider takes them."""
+        by = block if isinstance(block, dict) else {"fromBlock": block, "toBlock": block}
+        try:
+            (answer,) = await self._send(member, [("eth_getLogs", [_log_query(wanted, by)])], "block")
+        except RpcError as error:
+            if error.kind not in _TOO_MUCH or len(wanted.addresses) < 2:
+                raise
+            addresses = sorted(wanted.addresses)
+            middle = len(addresses) // 2
+            found: list[Log] = []
+            for half in (addresses[:middle], addresses[middle:]):
+                found += await self._logs_at(member, LogFilter(frozenset(half), wanted.topics), block)
+            return sorted(found, key=lambda entry: entry.index)
+        return _logs_of(answer, wanted)
+
+    async def history(
+        self, address: Address, topics: Sequence[Sequence[str]], until: Header, since: int = 0
+    ) -> list[Log]:
+        """Return all past logs of an address with these topics, from one height up to and including a block.
+
+        In as many pieces as the provider wants; with each one, the block at the end tells whose chain answered.
 
         Raises:
             BlockGone: The endpoint's block of that height is another: it lags, or follows another branch.
-            PermanentError: The endpoint refuses the range.
+            HistoryPruned: No endpoint keeps logs that old.
+            PermanentError: The endpoint refuses even a single block.
         """
-        height = hex(until.number)
-        query = {"address": address, "topics": [list(t) for t in topics], "fromBlock": "0x0", "toBlock": height}
-        # A range is asked for by height. The block after it in the same batch tells whose chain answered.
-        logs, block = await self.request([("eth_getLogs", [query]), ("eth_getBlockByNumber", [height, False])], "load")
-        if block is None or header_of(block).hash != until.hash:
-            raise BlockGone(f"block {until.number} is another one there")
-        return [log_of(entry) for entry in self._entries(logs)]
+        self._pool.know(until)
+        found: list[Log] = []
+        pieces = Pieces(since, until.number)
 
-    @staticmethod
-    def _entries(answer: Any) -> list[Any]:
-        if not isinstance(answer, list):
-            raise MalformedAnswer("eth_getLogs did not answer with a list")
-        return answer
+        async def attempt(member: Member) -> list[Log]:
+            # Another endpoint goes on where one stopped.
+            while not pieces.is_done:
+                first, last = pieces.next()
+                query = {
+                    "address": address,
+                    "topics": [list(each) for each in topics],
+                    "fromBlock": hex(first),
+                    "toBlock": hex(last),
+                }
+                requests: list[Request] = [
+                    ("eth_getLogs", [query]),
+                    ("eth_getBlockByNumber", [hex(until.number), False]),
+                ]
+                try:
+                    answer, block = await self._send(member, requests, "load")
+                except RpcError as error:
+                    if not pieces.refused(error):
+                        raise
+                    continue
+                if block is None or header_of(block).hash != until.hash:
+                    raise BlockGone(f"block {until.number} is another one there")
+                found.extend(log_of(entry) for entry in _entries(answer))
+                pieces.answered()
+            return found
+
+        # Seconds long by nature: a second one at the same time would only double the load.
+        return await self._pool.ask(attempt, "history", block=until.hash, may_hedge=False)
+
+    # --- calls ----------------------------------------------------------------------------------------
 
     async def probe(self, head: Header) -> None:
         """Find out, per endpoint, the best way to batch calls; log it."""
-        for endpoint in self._endpoints:
+        self._pool.know(head)
+        self._pool.follow(head)
+        for member in self._pool.members:
+            self.ways.pop(member.name, None)
             try:
-                self.ways[endpoint.name] = await self._probe(endpoint, head)
+                await self._find_way(member)
             except TransportError as error:
                 log.warning("endpoint did not answer the probe", chain=self._chain, error=str(error))
-                continue
-            log.info(
-                "batching way chosen", chain=self._chain, endpoint=endpoint.name, way=self.ways[endpoint.name].value
-            )
 
-    async def _probe(self, endpoint: Endpoint, head: Header) -> Way:
+    async def _find_way(self, member: Member) -> None:
+        """Find out how an endpoint batches calls, if that is not known; it may have been down, or behind, before."""
+        head = self._pool.newest
+        if member.name in self.ways or head is None:
+            return
         echo = bytes(range(100))
-        calls: list[Call] = [(_ECHO, echo), (_REVERTS, b"\xff" * 128), (_ECHO, b"")]
+        calls: list[Call] = [(_ECHO, echo), (_FAILS, b"\xff" * 128), (_ECHO, b"")]
+        chosen = Way.JSON_BATCH
         for way in (Way.OVERRIDE, Way.DEPLOYLESS, Way.MULTICALL3):
-            (answer,) = await self._send(endpoint, [encode_call(way, calls, {"blockHash": head.hash})], "probe")
+            block: Any = {"blockHash": head.hash} if member.pins_by_hash else hex(head.number)
+            (answer,) = await self._pool.send(member, [encode_call(way, calls, block)], "probe")
+            if isinstance(answer, RpcError) and answer.kind is Refusal.NO_PINNING and member.pins_by_hash:
+                # May be meant for the override; by height the same way is tried again.
+                (answer,) = await self._pool.send(member, [encode_call(way, calls, hex(head.number))], "probe")
+                member.pins_by_hash = not isinstance(answer, str)
+            if isinstance(answer, RpcError) and answer.kind in _UNDECIDED:
+                return
             if not isinstance(answer, str):
                 continue
             try:
-                if decode_answer(way, answer, len(calls)) == [echo, None, b""]:
-                    return way
+                found = decode_answer(way, answer, len(calls))
             except (ValueError, OverflowError) as error:
                 log.debug("batching way does not work", chain=self._chain, way=way.value, error=str(error))
-        return Way.JSON_BATCH
+                continue
+            if found in ([echo, None, b""], [echo, RAN_OUT, b""]):
+                chosen = way
+                break
+        self.ways[member.name] = chosen
+        log.info("batching way chosen", chain=self._chain, endpoint=member.name, way=chosen.value)
 
     async def call(self, calls: Sequence[Call], block: BlockHash, purpose: str) -> list[bytes | None]:
         """Return each static call's data at a block, None where it reverted, in as few requests as the way allows.
 
         Raises:
-            BlockGone, PermanentError, ChainUnavailable: As `request`.
+            BlockGone, HistoryPruned, PermanentError, ChainUnavailable: As `request`.
         """
         if not calls:
             return []
-        failure: Exception | None = None
-        for endpoint in list(self._endpoints):
+
+        async def attempt(member: Member) -> list[bytes | None]:
+            if member.name not in self.ways:
+                await self._find_way(member)
+            way = self.ways.get(member.name, Way.JSON_BATCH)
+            send = partial(self._pool.send, member, purpose=purpose)
+            return await self._at(member, block, lambda at: call_all(send, way, calls, at))
+
+        return await self._pool.ask(attempt, purpose, block=block)
+
+    async def _at(self, member: Member, block: BlockHash, read: Callable[[Any], Awaitable[T]]) -> T:
+        """Return what a read pinned to a block answers; by height where the endpoint takes no hash."""
+        if member.pins_by_hash:
             try:
-                return await self._call_on(endpoint, calls, block, purpose)
-            except TransportError as error:
-                self._metrics.rpc_errors.labels(self._chain, "transport").inc()
-                failure = failure or error
-                self._set_aside(endpoint)
+                return await read({"blockHash": block})
             except RpcError as error:
-                self._metrics.rpc_errors.labels(self._chain, "refused").inc()
-                failure = error
-        if isinstance(failure, RpcError):
-            if failure.is_unknown_block:
-                raise BlockGone(str(failure)) from failure
-            raise failure
-        raise ChainUnavailable(f"no endpoint of chain {self._chain} answered: {failure}") from failure
+                if error.kind is not Refusal.NO_PINNING:
+                    raise
+                log.info("endpoint takes no block hash", chain=self._chain, endpoint=member.name)
+                member.pins_by_hash = False
+        header = self._pool.known(block)
+        if header is None:
+            (answer,) = await self._send(member, [("eth_getBlockByHash", [block, False])], "head")
+            if answer is None:
+                raise BlockGone(f"{member.name} does not have block {block}")
+            header = header_of(answer)
+            self._pool.know(header)
+        await self._is_still(member, header)
+        result = await read(hex(header.number))
+        await self._is_still(member, header)
+        return result
 
-    async def _call_on(
-        self, endpoint: Endpoint, calls: Sequence[Call], block: BlockHash, purpose: str
-    ) -> list[bytes | None]:
-        way = self.ways.get(endpoint.name, Way.JSON_BATCH)
-        pinned = {"blockHash": block}
-        size = 1 if way is Way.JSON_BATCH else MAX_CALLS[way]
-        parts = [calls[start : start + size] for start in range(0, len(calls), size)]
-        results: list[bytes | None] = []
-        # Several parts travel as one batch, so that a large read stays one round trip.
-        per_request = MAX_CALLS[Way.JSON_BATCH]
-        for start in range(0, len(parts), per_request):
-            group = parts[start : start + per_request]
-            answers = await self._send(endpoint, [encode_call(way, part, pinned) for part in group], purpose)
-            for part, answer in zip(group, answers, strict=True):
-                results += await self._part(endpoint, way, part, answer, block, purpose)
-        return results
-
-    async def _part(
-        self, endpoint: Endpoint, way: Way, part: Sequence[Call], answer: Any, block: BlockHash, purpose: str
-    ) -> list[bytes | None]:
-        """Decode one part; halve it where the node refused it for its size or gas."""
-        if isinstance(answer, RpcError):
-            if answer.is_unknown_block:
-                raise answer
-            if way is Way.JSON_BATCH:
-                if _is_revert(answer):
-                    return [None]
-                raise answer
-            if len(part) == 1:
-                raise answer
-        elif isinstance(answer, str):
-            try:
-                return decode_answer(way, answer, len(part))
-            except ValueError as error:
-                if len(part) == 1:
-                    raise PermanentError(f"{way.value} answered nonsense: {error}") from error
-        else:
-            raise MalformedAnswer("eth_call did not answer with a string")
-        middle = len(part) // 2
-        results: list[bytes | None] = []
-        for half in (part[:middle], part[middle:]):
-            (again,) = await self._send(endpoint, [encode_call(way, half, {"blockHash": block})], purpose)
-            results += await self._part(endpoint, way, half, again, block, purpose)
-        return results
+    async def _is_still(self, member: Member, header: Header) -> None:
+        (answer,) = await self._send(member, [("eth_getBlockByNumber", [hex(header.number), False])], "head")
+        if answer is None or header_of(answer).hash != header.hash:
+            raise BlockGone(f"block {header.number} is another one at {member.name}")
 
     async def close(self) -> None:
         """Close all endpoints."""
-        for endpoint in self._endpoints:
-            await endpoint.close()
+        await self._pool.close()
 
 
-def _is_revert(error: RpcError) -> bool:
-    return error.code == 3 or "revert" in error.message.lower() or "invalid opcode" in error.message.lower()
+def _log_query(wanted: LogFilter, by: Mapping[str, str]) -> dict[str, Any]:
+    query: dict[str, Any] = {**by, "topics": [sorted(wanted.topics)]}
+    if len(wanted.addresses) <= _MAX_FILTER_ADDRESSES:
+        query["address"] = sorted(wanted.addresses)
+    return query
+
+
+def _logs_of(answer: Any, wanted: LogFilter) -> list[Log]:
+    return [entry for entry in map(log_of, _entries(answer)) if entry.address in wanted.addresses]
+
+
+def _entries(answer: Any) -> list[Any]:
+    if not isinstance(answer, list):
+        raise MalformedAnswer("eth_getLogs did not answer with a list")
+    return answer

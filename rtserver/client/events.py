@@ -98,13 +98,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """A checksum was not that of the copy. The copy was not told to anyone and is being replaced."""
+    """A checksum was not that of the copy, which is being replaced.
+
+    Nobody was told of that copy, except `on` a heartbeat: then it was altered on the way before.
+    """
 
     channel: str
     block: BlockRefMessage
     ours: int
     theirs: int
-    on: Literal["snapshot", "change"]
+    on: Literal["snapshot", "change", "heartbeat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

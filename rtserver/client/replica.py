@@ -102,6 +102,10 @@ class Replica:
             return Verdict.COVERED  # another epoch's change was sent before the snapshot that replaced it
         return self.apply(message, block)
 
+    def confirm(self, theirs: int) -> bool:
+        """Return whether the copy has this checksum, which the server gave for its seq."""
+        return self._prove(self.state, theirs)
+
     def _prove(self, state: State, theirs: int) -> bool:
         # The whole sum anew, though a running sum would do: only this proves the dict that is handed out.
         ours = checksum_of(state)

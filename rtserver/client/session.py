@@ -242,7 +242,7 @@ class Session:
         if verdict is Verdict.PARTIAL:
             return []
         if verdict is Verdict.CHECKSUM:
-            return [self._mismatch(watch, message.block, on_snapshot=True), *self._heal_snapshot(watch, now)]
+            return [self._mismatch(watch, message.block, "snapshot"), *self._heal_snapshot(watch, now)]
         self.stats.snapshots += 1
         self.stats.proofs += 1
         watch.wrong_snapshots = 0
@@ -285,17 +285,27 @@ class Session:
                 updates.append(self._applied(watch, change, frame))
             else:
                 if verdict is Verdict.CHECKSUM:
-                    mismatches.append(self._mismatch(watch, frame.block, on_snapshot=False))
+                    mismatches.append(self._mismatch(watch, frame.block, "change"))
                 self._resync(watch, verdict.value, now)
         return [*mismatches, self._block_update(frame, updates)]
 
     def _on_heartbeat(self, message: Heartbeat, now: float) -> list[Event]:
         self.outbox.put(Pong(), urgent=True)
+        mismatches: list[Event] = []
         for channel, seq in message.seqs.items():
             watch = self._roster.get(channel)
-            if watch is not None and watch.phase is Phase.LIVE and watch.replica.seq != seq:
+            if watch is None or watch.phase is not Phase.LIVE:
+                continue
+            checksum = message.checksums.get(channel)
+            if watch.replica.seq != seq:
                 self._resync(watch, "missed", now)
-        return [Beat(heads=message.heads)]
+            elif checksum is not None:
+                if watch.replica.confirm(checksum):
+                    self.stats.proofs += 1
+                else:
+                    mismatches.append(self._mismatch(watch, watch.replica.block, "heartbeat"))
+                    self._resync(watch, Verdict.CHECKSUM.value, now)
+        return [*mismatches, Beat(heads=message.heads)]
 
     def _on_error(self, message: ErrorMessage, now: float) -> list[Event]:
         error = ClientError(message.code, message.message, retry_after_ms=message.retry_after_ms)
@@ -362,7 +372,7 @@ class Session:
                 events.append(self._block_update(frame, (self._applied(watch, change, frame),)))
             elif verdict is not Verdict.COVERED:
                 if verdict is Verdict.CHECKSUM:
-                    events.append(self._mismatch(watch, frame.block, on_snapshot=False))
+                    events.append(self._mismatch(watch, frame.block, "change"))
                 self._resync(watch, verdict.value, now)
                 return events, False
         return events, True
@@ -372,13 +382,13 @@ class Session:
         self.stats.proofs += change.checksum is not None
         return self._update(watch, "change", change, frame, proved=change.checksum is not None)
 
-    def _mismatch(self, watch: Watch, block: BlockRefMessage, *, on_snapshot: bool) -> Mismatch:
+    def _mismatch(
+        self, watch: Watch, block: BlockRefMessage, on: Literal["snapshot", "change", "heartbeat"]
+    ) -> Mismatch:
         self.stats.mismatches += 1
         ours, theirs = watch.replica.last_sums or (0, 0)
         channel = watch.replica.channel
-        return Mismatch(
-            channel=channel, block=block, ours=ours, theirs=theirs, on="snapshot" if on_snapshot else "change"
-        )
+        return Mismatch(channel=channel, block=block, ours=ours, theirs=theirs, on=on)
 
     def _block_update(self, frame: Block, updates: Iterable[Update]) -> BlockUpdate:
         return BlockUpdate(

@@ -170,6 +170,7 @@ async def _start_and_watch(plan: _Plan, console: Console, stack: AsyncExitStack)
             http_url=gate.http_url,
             owners=[exhibit.owner for exhibit in exhibits],
             block_time_s=plan.block_time_s,
+            store=folder / "store.sqlite3",
         ),
     )
 

@@ -86,6 +86,8 @@ class Contracts:
     token: Contract
     fee_token: Contract
     odd_token: Contract
+    aggregator: Contract
+    feed_proxy: Contract
     actor: Contract
 
 
@@ -118,6 +120,8 @@ async def load_contracts(toolchain: Toolchain) -> Contracts:
         token=ours["Token"],
         fee_token=ours["FeeToken"],
         odd_token=ours["OddToken"],
+        aggregator=ours["Aggregator"],
+        feed_proxy=ours["FeedProxy"],
         actor=ours["Actor"],
     )
 

@@ -89,6 +89,11 @@ class Market:
         self._count(block)
         return block
 
+    async def steps(self, count: int) -> None:
+        """Mine so many blocks, one `step` each."""
+        for _ in range(count):
+            await self.step()
+
     async def run(self, block_time_s: float) -> None:
         """Send one block's transactions after each block that appears, until cancelled.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from eth_utils.address import to_checksum_address
 
@@ -19,8 +21,13 @@ def settings_toml(
     name: str = "local",
     owners: Sequence[str] = (),
     block_time_s: float = 1.0,
+    store: Path | None = None,
 ) -> str:
-    """Return the TOML text: one chain, its two endpoints, its dollars, its Uniswap v3; owners for the page."""
+    """Return the TOML text: one chain, its two endpoints, its dollars, its Uniswap v3; owners for the page.
+
+    `store` is a file for what is to outlive the server; None for nothing.
+    """
+    kept = "enabled = false" if store is None else f"path = {json.dumps(str(store))}"
     dollars = ", ".join(f'"{to_checksum_address(address)}"' for address in deployment.stablecoins)
     shown = ", ".join(f'"{to_checksum_address(owner)}"' for owner in owners)
     return f"""\
@@ -35,6 +42,9 @@ block_time_s = {block_time_s}
 kind = "uniswap-v3"
 factory = "{to_checksum_address(deployment.factory)}"
 position_manager = "{to_checksum_address(deployment.position_manager)}"
+
+[store]
+{kept}
 
 [dashboard]
 owners = [{shown}]

@@ -5,6 +5,8 @@ __all__ = [
     "ChainUnavailable",
     "ClientError",
     "ConfigError",
+    "Contradiction",
+    "HistoryPruned",
     "PermanentError",
     "RetryableError",
     "RtserverError",
@@ -28,8 +30,16 @@ class BlockGone(RetryableError):
     """No endpoint has the block, or not as part of its chain: it was orphaned, or the endpoints lag behind."""
 
 
+class Contradiction(RetryableError):
+    """A node's answer about a block disagrees with that block's own logs: it answered from another state."""
+
+
 class PermanentError(RtserverError):
     """The same call will fail again: the request or the contract is not what was assumed."""
+
+
+class HistoryPruned(PermanentError):
+    """No endpoint keeps the state or the logs of a block that old any more; an archive endpoint would."""
 
 
 class ConfigError(PermanentError):

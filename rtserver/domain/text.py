@@ -4,10 +4,12 @@ from typing import Final
 
 from .ids import SqrtPriceX96
 
-__all__ = ["cents_text", "decimal_text", "price_text"]
+__all__ = ["CENTS", "cents_text", "decimal_text", "price_text"]
 
 # Digits of a price that are shown: more than a double holds, fewer than anyone reads.
 PRICE_DIGITS: Final = 18
+# The part of a dollar as text, by cents: looking it up costs a third of formatting it.
+CENTS: Final = tuple(f".{cents:02d}" for cents in range(100))
 
 
 def cents_text(cents: int) -> str:
@@ -15,7 +17,7 @@ def cents_text(cents: int) -> str:
     if cents < 0:
         return "-" + cents_text(-cents)
     whole, part = divmod(cents, 100)
-    return f"{whole}.{part:02d}"
+    return f"{whole}{CENTS[part]}"
 
 
 def decimal_text(digits: int, exponent: int) -> str:

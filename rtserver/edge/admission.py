@@ -1,12 +1,34 @@
 """Who may connect and how fast anyone may send. Pure: told the time, decides at once, forgets what is past."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-__all__ = ["Admission", "Bucket"]
+__all__ = ["Admission", "AtOnce", "Bucket", "Rates", "party"]
 
-# Addresses that are remembered for their rate. Past this, those that are owed nothing any more are forgotten.
-_MAX_ADDRESSES: Final = 10_000
+# Parties that are remembered for their rate, 300 bytes each. Past this, whoever was silent longest is forgotten and
+# starts anew: to gain by that, one needs this many addresses of one's own between two requests.
+_MAX_PARTIES: Final = 10_000
+# Who has one IPv6 address has the 2^64 of its network.
+_IPV6_PARTY_BITS: Final = 64
+
+
+def party(address: str) -> str:
+    """Return whose address it is, as far as limits go: an IPv4 address, or an IPv6 network of 64 bits.
+
+    What is not an address (a socket of another family) stands for itself.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Address(int(parsed) >> _IPV6_PARTY_BITS << _IPV6_PARTY_BITS))
 
 
 class Bucket:
@@ -19,11 +41,19 @@ class Bucket:
         # How often in a row there was nothing to take.
         self.strikes = 0
 
-    def take(self, now: float) -> float:
-        """Return 0 and take one, or the seconds until one is there."""
+    def left(self, now: float) -> int:
+        """Return how many may be taken now."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left >= 1:
+        return int(self._left)
+
+    def spend(self, count: int) -> None:
+        """Take several, of those that are `left`."""
+        self._left -= count
+
+    def take(self, now: float) -> float:
+        """Return 0 and take one, or the seconds until one is there."""
+        if self.left(now) >= 1:
             self._left -= 1
             self.strikes = 0
             return 0.0
@@ -35,44 +65,91 @@ class Bucket:
         return self._left + (now - self._at) * self._rate >= self._burst
 
 
-class Admission:
-    """The sockets of each address: how many are open, and how many were opened lately.
+class Rates:
+    """A bucket for each party that was heard of lately; never more than so many, and no step looks at all of them.
 
     Args:
-        at_once: Sockets that an address may have.
-        per_minute: Sockets that an address may open a minute; as many at once.
+        per_minute: What a party may do a minute; as much at once.
     """
 
-    def __init__(self, at_once: int, per_minute: int) -> None:
-        self._at_once = at_once
+    def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
-        self._open: Counter[str] = Counter()
-        self._lately: dict[str, Bucket] = {}
+        # Whoever was heard of last is last.
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
-    def knock(self, address: str, now: float) -> float:
-        """Return 0 where an address may open one more socket a minute, else the seconds to wait."""
-        bucket = self._lately.get(address)
+    def take(self, address: str, now: float) -> float:
+        """Return 0 where an address may do it once more, else the seconds to wait."""
+        key = party(address)
+        bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._lately) >= _MAX_ADDRESSES:
-                self._forget(now)
-            bucket = self._lately[address] = Bucket(self._per_minute / 60, self._per_minute, now)
+            self._forget(now)
+            bucket = self._buckets[key] = Bucket(self._per_minute / 60, self._per_minute, now)
+        else:
+            self._buckets.move_to_end(key)
         return bucket.take(now)
 
     def _forget(self, now: float) -> None:
-        for address in [address for address, bucket in self._lately.items() if bucket.is_full(now)]:
-            del self._lately[address]
+        """Forget those who are owed nothing any more, and make room for one."""
+        while self._buckets:
+            key, bucket = next(iter(self._buckets.items()))
+            if len(self._buckets) < _MAX_PARTIES and not bucket.is_full(now):
+                return
+            del self._buckets[key]
+
+    def __len__(self) -> int:
+        """Return how many parties are remembered."""
+        return len(self._buckets)
+
+
+class AtOnce:
+    """What each party has open; bounded by what is open."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Count one; return whether the address may have it. `leave` has to follow either way."""
+        key = party(address)
+        self._open[key] += 1
+        return self._open[key] <= self._most
+
+    def leave(self, address: str) -> None:
+        """Count one off."""
+        key = party(address)
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]
+
+    def __len__(self) -> int:
+        """Return how many parties have something open."""
+        return len(self._open)
+
+
+class Admission:
+    """The sockets of each party: how many are open, and how many were opened lately.
+
+    Args:
+        at_once: Sockets that a party may have.
+        per_minute: Sockets that a party may open a minute; as many at once.
+    """
+
+    def __init__(self, at_once: int, per_minute: int) -> None:
+        self._at_once = AtOnce(at_once)
+        self._lately = Rates(per_minute)
+
+    def knock(self, address: str, now: float) -> float:
+        """Return 0 where an address may open one more socket a minute, else the seconds to wait."""
+        return self._lately.take(address, now)
 
     def enter(self, address: str) -> bool:
         """Count a socket; return whether the address may have it. `leave` has to follow either way."""
-        self._open[address] += 1
-        return self._open[address] <= self._at_once
+        return self._at_once.enter(address)
 
     def leave(self, address: str) -> None:
         """Count a socket off."""
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+        self._at_once.leave(address)
 
     def __len__(self) -> int:
-        """Return how many addresses have a socket."""
-        return len(self._open)
+        """Return how many parties have a socket."""
+        return len(self._at_once)

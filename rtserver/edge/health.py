@@ -38,7 +38,7 @@ class Health:
 
     def _chain(self, chain: ServedChain) -> dict[str, Any]:
         header = self._hub.head(ChainId(chain.chain_id))
-        report: dict[str, Any] = {"chainId": chain.chain_id, "name": chain.name, "ready": False}
+        report: dict[str, Any] = {"chainId": chain.chain_id, "name": chain.name, "ready": False, **chain.following()}
         if header is None:
             return {**report, "reason": "no head yet: no endpoint has answered"}
         age_s = (self._hub.head_age_ms(chain.chain_id) or 0) / 1000

@@ -5,7 +5,8 @@ the last state is served with its age.
 """
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -18,19 +19,32 @@ from ..hub.hub import Hub
 from ..hub.stream import Stream
 from ..protocols.addresses import checksum, parse_address
 from ..protocols.channels import Channel, OwnerChannel, PositionChannel, parse_channel
+from .admission import Rates
+from .pages import is_unchanged
 from .problems import json_response
 
 __all__ = ["Rest", "ServedChain"]
 
 
 class ServedChain:
-    """What the interface says about a chain that is served."""
+    """What the interface says about a chain that is served.
 
-    def __init__(self, chain_id: ChainId, name: str, protocols: list[dict[str, str]], head_limit_s: float) -> None:
+    `following` returns what the health report says of how its head is followed.
+    """
+
+    def __init__(
+        self,
+        chain_id: ChainId,
+        name: str,
+        protocols: list[dict[str, str]],
+        head_limit_s: float,
+        following: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self.chain_id = chain_id
         self.name = name
         self.protocols = protocols
         self.head_limit_s = head_limit_s
+        self.following = following
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -46,6 +60,7 @@ class Rest:
         self._chains = chains
         self._version = version
         self._owners = owners
+        self._loads = Rates(hub.limits.loads_per_minute)
 
     @property
     def known(self) -> dict[int, frozenset[str]]:
@@ -64,8 +79,15 @@ class Rest:
 
     # --- parameters -----------------------------------------------------------------------------------
 
+    def _one(self, request: web.Request, name: str) -> str | None:
+        """Return a parameter; given twice it means something else to each reader, so to none here."""
+        values = request.query.getall(name, [])
+        if len(values) > 1:
+            raise ClientError("bad_request", f"{name} is given {len(values)} times: give it once")
+        return values[0] if values else None
+
     def _chain_id(self, request: web.Request) -> ChainId:
-        text = request.query.get("chainId")
+        text = self._one(request, "chainId")
         served = ", ".join(map(str, sorted(self._chains)))
         if text is None:
             if len(self._chains) == 1:
@@ -83,8 +105,9 @@ class Rest:
         """
         chain_id = self._chain_id(request)
         kinds = sorted(self._chains[chain_id].kinds)
-        protocol = request.query.get("protocol") or kinds[0]
-        if len(kinds) > 1 and "protocol" not in request.query:
+        named = self._one(request, "protocol")
+        protocol = named or kinds[0]
+        if len(kinds) > 1 and not named:
             raise ClientError("bad_request", f"several protocols are served: add protocol, one of {', '.join(kinds)}")
         try:
             channel = parse_channel(f"position:{chain_id}:{protocol}:{request.match_info['tokenId']}", self.known)
@@ -95,15 +118,25 @@ class Rest:
 
     # --- reading --------------------------------------------------------------------------------------
 
-    async def open(self, channel: Channel) -> Stream:
+    async def open(self, channel: Channel, client: str | None) -> Stream:
         """Return a channel's stream, opening it where needed.
 
+        Args:
+            channel: The channel.
+            client: The address on whose account it is opened; None for the server's own.
+
         Raises:
-            ClientError: `load_timeout`, `chain_unavailable`, or why the channel can't be.
+            ClientError: `load_timeout`, `chain_unavailable`, `rate`, or why the channel can't be.
         """
         stream = self._hub.peek(channel)
         if stream is not None:
             return stream
+        wait_s = 0.0 if client is None else self._loads.take(client, time.monotonic())
+        if wait_s:
+            text = (
+                f"at most {self._hub.limits.loads_per_minute} channels that are not open yet a minute from an address"
+            )
+            raise ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1000)
         opened: asyncio.Future[Stream | ClientError] = asyncio.get_running_loop().create_future()
 
         def settle(result: Stream | ClientError) -> None:
@@ -126,12 +159,12 @@ class Rest:
 
     async def summary(self, request: web.Request) -> web.Response:
         """Answer all positions of an owner, and what they are worth together."""
-        text = request.query.get("owner")
+        text = self._one(request, "owner")
         if not text:
             raise ClientError("bad_request", "owner is required: /api/v1/positions/summary?owner=0x…")
         owner = parse_address(text, what="owner")
         chain_id = self._chain_id(request)
-        stream = await self.open(OwnerChannel(chain_id, owner))
+        stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
         positions = sorted(stream.state.values(), key=lambda position: int(str(position["tokenId"])))
         block, age_ms = self._anchor(chain_id)
         total, unpriced = _total(positions)
@@ -149,7 +182,7 @@ class Rest:
     async def details(self, request: web.Request) -> web.Response:
         """Answer everything that is known of one position; what is not known yet is null."""
         channel = self.position_channel(request)
-        stream = await self.open(channel)
+        stream = await self.open(channel, request.remote)
         position = stream.state.get(str(channel.token_id))
         block, age_ms = self._anchor(channel.chain_id)
         if position is None:
@@ -173,17 +206,16 @@ class Rest:
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer a channel's state with the cursor from which a socket goes on."""
-        name = request.query.get("channel")
+        name = self._one(request, "channel")
         if not name:
             raise ClientError("bad_request", "channel is required: /api/v1/snapshot?channel=owner:1:0x…")
         channel = parse_channel(name, self.known)
-        stream = await self.open(channel)
+        stream = await self.open(channel, request.remote)
         block, age_ms = self._anchor(channel.chain_id)
         # Weak: the block moves on while the state stays what it is.
         etag = f'W/"{stream.cursor}"'
         headers = {"ETag": etag, "Age": str(age_ms // 1000), "Cache-Control": "no-cache"}
-        asked = [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]
-        if etag in asked or etag.removeprefix("W/") in asked or "*" in asked:
+        if is_unchanged(request, etag):
             return web.Response(status=304, headers=headers)
         body = {
             "channel": channel.name,
@@ -217,7 +249,7 @@ class Rest:
     async def _count(self, owner: Address) -> int | None:
         """Return how many positions an owner has on all chains, None while one of them does not answer."""
         try:
-            streams = [await self.open(OwnerChannel(ChainId(chain_id), owner)) for chain_id in self._chains]
+            streams = [await self.open(OwnerChannel(ChainId(chain_id), owner), None) for chain_id in self._chains]
         except ClientError:
             return None
         return sum(len(stream.state) for stream in streams)

@@ -6,10 +6,10 @@ Decides what a client's message means and how fast it may send; everything else 
 import asyncio
 import secrets
 import time
-from typing import Final, Protocol, assert_never
+from collections.abc import Callable
+from typing import Any, Final, Protocol, assert_never
 
 import msgspec
-import structlog
 from aiohttp import WSMsgType, web
 
 from ..domain.errors import ClientError
@@ -21,10 +21,11 @@ from ..wire.messages import Auth, ClientId, ClientMessage, Pong, Refresh, Resync
 from .admission import Admission, Bucket
 from .problems import problem
 from .rest import Rest
+from .shortcut import shortcut
+from .sparse_log import SparseLog
+from .upgrade import refusal
 
 __all__ = ["Sockets"]
-
-log = structlog.get_logger(__name__)
 
 # A client that goes on sending this many messages over its rate is sent away.
 _RATE_STRIKES: Final = 50
@@ -38,6 +39,7 @@ class _Transport(Protocol):
     def abort(self) -> None: ...
     def is_closing(self) -> bool: ...
     def get_write_buffer_size(self) -> int: ...
+    def get_extra_info(self, name: str) -> Any: ...
 
 
 class Sockets:
@@ -48,6 +50,7 @@ class Sockets:
         self._rest = rest
         self._origins = origins
         self._admission = Admission(hub.limits.connections_per_ip, hub.limits.connections_per_minute)
+        self._log = SparseLog()
         self.is_draining = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -58,11 +61,9 @@ class Sockets:
         """Serve one socket until it ends."""
         if self.is_draining:
             return problem(503, "chain_unavailable", "shutting down; try again", {"Retry-After": "2"})
-        origin = request.headers.get("Origin")
-        if origin is not None and "*" not in self._origins and origin not in self._origins:
-            return problem(403, "forbidden", f"pages of {origin[:200]} may not connect here; see the setting origins")
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            return problem(426, "bad_request", "this is a WebSocket: connect with ws://", {"Upgrade": "websocket"})
+        refused = refusal(request, self._origins)
+        if refused is not None:
+            return refused
         first: Channel | None = self._rest.position_channel(request) if "tokenId" in request.match_info else None
         ip = request.remote or "?"
         limits = self._hub.limits
@@ -92,15 +93,16 @@ class Sockets:
         transport = request.transport
         if transport is None:  # gone while it was being greeted
             return
-        session = self._open(transport)
-        try:
-            if first is not None:
-                self._hub.subscribe(session, first, None, None)
-            await self._read(socket, session)
-        finally:
-            self._hub.close(session)
+        with shortcut(transport) as send_now:
+            session = self._open(transport, send_now)
+            try:
+                if first is not None:
+                    self._hub.subscribe(session, first, None, None)
+                await self._read(socket, session)
+            finally:
+                self._hub.close(session)
 
-    def _open(self, transport: _Transport) -> Session:
+    def _open(self, transport: _Transport, send_now: Callable[[bytes], int] | None) -> Session:
         def end(code: CloseCode) -> None:
             if code is CloseCode.SLOW:
                 # What is unsent would be waited for: a slow client gets nothing more.
@@ -112,7 +114,7 @@ class Sockets:
                 # Closing waits for what is unsent, and a client that keeps its window shut lets it wait forever.
                 asyncio.get_running_loop().call_later(_CLOSE_S, transport.abort)
 
-        session = Session(secrets.token_hex(8), transport, time.monotonic(), end)
+        session = Session(secrets.token_hex(8), transport, time.monotonic(), end, send_now)
         self._hub.open(session)
         return session
 
@@ -164,7 +166,7 @@ class Sockets:
             case Unsubscribe():
                 self._hub.unsubscribe(session, parse_channel(message.channel, self._rest.known), message.id)
             case Resync():
-                log.info(
+                self._log.info(
                     "client resyncs", client=session.name, channel=message.channel[:120], reason=message.reason[:200]
                 )
                 self._hub.resync(session, parse_channel(message.channel, self._rest.known), message.id)
@@ -184,7 +186,7 @@ def _id_of(text: str) -> int | str | None:
     """Return the id of a message that may be anything, so that its sender can tell which one failed."""
     try:
         return msgspec.json.decode(text, type=_OnlyId).id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -10,7 +10,7 @@ from ..domain.chain import Header, Log, Rollback
 from ..domain.diff import Change, JsonObject, State
 from ..domain.errors import ClientError
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
-from ..domain.update import BlockUpdate
+from ..domain.update import BlockUpdate, LonePatches
 from ..protocols.addresses import checksum
 from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
 from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
@@ -89,6 +89,11 @@ class EngineCore:
     def is_opening(self) -> bool:
         """Return whether a channel waits for its state."""
         return bool(self._opening)
+
+    @property
+    def channels(self) -> list[str]:
+        """Return the names of all channels that are wanted."""
+        return [*self._open, *self._opening]
 
     def tracked(self) -> dict[str, int]:
         """Return how much is tracked, by kind."""
@@ -224,7 +229,7 @@ class EngineCore:
     def _distribute(self, kind: str, book: Book, result: Evaluation, update: BlockUpdate) -> None:
         positions, owners = self._open_positions[kind], self._open_owners
         changes, patched = update.changes, update.patched
-        update.positions += len(result.sets) + len(result.patches) + len(result.removed)
+        update.positions += len(result.sets) + len(result.removed)
 
         def change_of(name: str) -> Change:
             change = changes.get(name)
@@ -245,18 +250,26 @@ class EngineCore:
                 _set(change_of(name), str(token_id), view)
             if (name := owners.get(_owner(book, token_id))) is not None:
                 _set(change_of(name), f"{kind}:{token_id}", view)
-        for token_id, owner, patch in result.patches:
-            if (name := positions.get(token_id)) is not None:
-                patched[name] = {str(token_id): patch}
-            if (name := owners.get(owner)) is not None:
-                if token_id in result.moved:
+        prefix, moved = f"{kind}:", result.moved
+        for fields, batch in result.patches.items():
+            update.positions += len(batch.texts)
+            if positions:
+                _add_lone(update.lone, fields, [positions.get(held.token_id) for held in batch.positions], batch.texts)
+            if not owners:
+                continue
+            for held, text in zip(batch.positions, batch.texts, strict=True):
+                if (name := owners.get(held.owner)) is None:
+                    continue
+                token_id = held.token_id
+                key = f"{prefix}{token_id}"
+                if moved and token_id in moved:
                     whole = book.position(token_id)
                     assert whole is not None
-                    _set(change_of(name), f"{kind}:{token_id}", whole)
+                    _set(change_of(name), key, whole)
                 elif (mine := patched.get(name)) is None:
-                    patched[name] = {f"{kind}:{token_id}": patch}
+                    patched[name] = {key: (fields, text)}
                 else:
-                    mine[f"{kind}:{token_id}"] = patch
+                    mine[key] = (fields, text)
         for pool, shown in result.pools.items():
             name = PoolChannel(self._chain_id, pool).name
             if name not in self._open:
@@ -265,6 +278,15 @@ class EngineCore:
                 change_of(name).remove.append(checksum(pool))
             else:
                 change_of(name).set[str(shown["pool"])] = shown
+
+
+def _add_lone(lone: list[LonePatches], fields: int, channels: list[str | None], texts: list[str]) -> None:
+    """Add the patches of those positions that have a channel of their own."""
+    named = [channel for channel in channels if channel is not None]
+    if len(named) < len(texts):
+        texts = [text for channel, text in zip(channels, texts, strict=True) if channel is not None]
+    if named:
+        lone.append(LonePatches(fields, named, texts))
 
 
 def _set(change: Change, key: str, view: JsonObject) -> None:

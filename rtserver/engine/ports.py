@@ -8,7 +8,7 @@ from ..domain.ids import Address, BlockHash
 from ..domain.update import BlockUpdate
 from ..protocols.base import Call, LogFilter, Prices, QuotePool
 
-__all__ = ["Pricer", "Reader", "Sink", "Source"]
+__all__ = ["Pricer", "Reader", "Remembers", "Sink", "Source"]
 
 
 class Reader(Protocol):
@@ -18,6 +18,9 @@ class Reader(Protocol):
 
     async def probe(self, head: Header) -> None:
         """Find out how to batch calls."""
+
+    async def headers(self, first: int, last: int) -> list[Header]:
+        """Return the headers of a range of heights, oldest first, without those that are not to be had."""
 
     async def logs(self, blocks: Sequence[BlockHash], wanted: LogFilter) -> list[list[Log]]:
         """Return each block's wanted logs."""
@@ -34,11 +37,25 @@ class Source(Protocol):
 
     forgotten: list[Header]
 
+    @property
+    def announced(self) -> Header | None:
+        """Return the highest block that a node says there is."""
+
     async def start(self) -> Header:
         """Return the head to begin with."""
 
     async def next_event(self) -> ChainEvent:
         """Wait for the head to move."""
+
+
+class Remembers(Protocol):
+    """What outlives the process; see engine.memory."""
+
+    async def resume(self, head: Header) -> bool:
+        """Bring the engine from where an earlier process stopped to the head; False where there is nothing."""
+
+    def published(self, head: Header) -> None:
+        """Note that everything is settled at a head, and told."""
 
 
 class Pricer(Protocol):

@@ -12,14 +12,15 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from ..domain.chain import ChainEvent, Header, Log, Reorged, Rollback
+from ..domain.chain import ChainEvent, Header, Log, Reorged
 from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..obs.metrics import Metrics
 from ..protocols.base import Book, HistoryQuery, Plan
 from ..protocols.bloom import may_hold
 from ..protocols.channels import Channel
 from .core import EngineCore
-from .ports import Reader, Sink, Source
+from .gone import Gone
+from .ports import Reader, Remembers, Sink, Source
 
 __all__ = ["ChainRunner"]
 
@@ -46,6 +47,7 @@ class ChainRunner:
         reader: The chain's reads.
         sink: Takes every published step.
         metrics: Where blocks are measured.
+        memory: What outlives the process, if anything does.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ChainRunner:
         reader: Reader,
         sink: Sink,
         metrics: Metrics,
+        memory: Remembers | None = None,
     ) -> None:
         self._name = name
         self._core = core
@@ -67,17 +70,34 @@ class ChainRunner:
         self._wake = asyncio.Event()
         self._head: Header | None = None
         self._unfolded: list[Header] = []
-        self._rollback: Rollback | None = None
+        self._memory = memory
+        self._is_resumed = False
+        self._gone = Gone()
         self._unpublished = False
         self._wanted = False
         self._block_calls = 0
         self._history: asyncio.Task[None] | None = None
         self._history_failures = 0
+        # Read when asked for: it grows while nothing is published.
+        metrics.head_behind.labels(name).set_function(lambda: self.behind_blocks)
 
     @property
     def head(self) -> Header | None:
         """Return the head of the last published step."""
         return self._head
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Return whether all that is known of the chain has been read and published."""
+        return self._head is not None and not self._unpublished and not self._unfolded and self._core.is_settled()
+
+    @property
+    def behind_blocks(self) -> int:
+        """Return how many blocks there are that were not published yet, as far as the nodes say."""
+        announced = self._source.announced
+        if announced is None or self._head is None:
+            return 0
+        return max(announced.number - self._head.number, 0)
 
     def want(self, channel: Channel) -> None:
         """Open a channel as soon as its state has been read."""
@@ -92,8 +112,10 @@ class ChainRunner:
     async def run(self) -> None:
         """Follow the chain until cancelled."""
         head = await self._start()
-        self._core.fold(head.hash, [])
-        self._publish(head, time.perf_counter())
+        if not self._is_resumed:
+            self._core.fold(head.hash, [])
+        self._unpublished = True
+        await self._catch_up(head, None, time.perf_counter())
         async with asyncio.TaskGroup() as group:
             event = group.create_task(self._source.next_event())
             load: _Load | None = None
@@ -109,13 +131,17 @@ class ChainRunner:
                 self._wake.clear()
                 started = time.perf_counter()
                 if event.done():
-                    happened = event.result()
-                    event = group.create_task(self._source.next_event())
-                    if load is not None and isinstance(happened, Reorged):
-                        # Read at a block that left the chain: what it loaded is still unread.
-                        await asyncio.wait({load})
-                        load = None
-                    head = self._take(happened)
+                    while event.done():
+                        happened = event.result()
+                        event = group.create_task(self._source.next_event())
+                        if load is not None and isinstance(happened, Reorged):
+                            # Read at a block that left the chain: what it loaded is still unread.
+                            await asyncio.wait({load})
+                            load = None
+                        head = self._take(happened)
+                        # While we were busy the chain may have moved on from what was linked then:
+                        # a node slower than its blocks is asked for the newest only.
+                        await asyncio.sleep(0)
                     await self._catch_up(head, load, started)
                     load = None
                 elif load is not None and load.done():
@@ -145,6 +171,7 @@ class ChainRunner:
             try:
                 head = await self._source.start()
                 await self._reader.probe(head)
+                self._is_resumed = self._memory is not None and await self._memory.resume(head)
                 return head
             except (RetryableError, PermanentError) as error:
                 failures += 1
@@ -155,10 +182,10 @@ class ChainRunner:
     def _take(self, event: ChainEvent) -> Header:
         """Note what an event leaves to do."""
         self._unpublished = True
+        self._gone.take(event)
         if isinstance(event, Reorged):
             dropped = {header.hash for header in event.dropped}
             self._unfolded = [header for header in self._unfolded if header.hash not in dropped]
-            self._rollback = _merge_rollbacks(self._rollback, event)
             if event.ancestor is None:
                 self._core.mark_all()
                 self._unfolded.clear()
@@ -259,8 +286,8 @@ class ChainRunner:
 
     def _publish(self, head: Header, started: float) -> None:
         is_new = self._head is None or self._head.hash != head.hash
-        update = self._core.evaluate(head, self._rollback, is_new_head=is_new)
-        self._rollback = None
+        update = self._core.evaluate(head, self._gone.rollback(), is_new_head=is_new)
+        self._gone = Gone()
         self._unpublished = False
         self._head = head
         self._core.forget(self._source.forgotten)
@@ -275,14 +302,5 @@ class ChainRunner:
             self._metrics.head_time.labels(self._name).set(head.timestamp)
             for kind, count in self._core.tracked().items():
                 self._metrics.tracked.labels(self._name, kind).set(count)
-
-
-def _merge_rollbacks(pending: Rollback | None, event: Reorged) -> Rollback:
-    """Return the rollback that clients are told: the deepest common block, and all that was lost."""
-    to, dropped = event.ancestor, tuple(header.hash for header in event.dropped)
-    if pending is None:
-        return Rollback(to=to, dropped=dropped)
-    lowest = pending.to
-    if to is None or (lowest is not None and to.number < lowest.number):
-        lowest = to
-    return Rollback(to=lowest, dropped=(*pending.dropped, *dropped))
+        if self._memory is not None and not self._unfolded:
+            self._memory.published(head)

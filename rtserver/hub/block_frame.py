@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from ..domain.chain import Header
-from ..domain.update import BlockUpdate
+from ..domain.chain import Header, Rollback
 
 __all__ = ["block_head", "block_json", "block_message", "rollback_json"]
 
@@ -18,9 +17,8 @@ def block_json(header: Header) -> str:
     )
 
 
-def rollback_json(update: BlockUpdate) -> str:
+def rollback_json(rollback: Rollback | None) -> str:
     """Return the member that tells of a reorganisation, with its leading comma; empty where there was none."""
-    rollback = update.rollback
     if rollback is None:
         return ""
     to = None if rollback.to is None else {"number": rollback.to.number, "hash": rollback.to.hash}

@@ -19,6 +19,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         burst: Messages at once.
         connections_per_ip: Sockets an address.
         connections_per_minute: New sockets an address, a minute.
+        loads_per_minute: Channels not open yet that an address may have read over REST, a minute.
         heartbeat_s: Idle time after which a heartbeat is sent.
         pong_s: Time to answer it.
         load_s: Longest wait for a cold channel.
@@ -31,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     burst: int = 20
     connections_per_ip: int = 100
     connections_per_minute: int = 30
+    loads_per_minute: int = 600
     heartbeat_s: float = 15
     pong_s: float = 10
     load_s: float = 20

@@ -1,23 +1,27 @@
 """One client's outbox: frames go straight to the transport until the client lags, then nothing does.
 
 The written rule for slow clients: over `LAG_BYTES` unsent the client is lagging and no change is written.
-Once drained it gets one merged change per channel, or a snapshot. After `SLOW_S` without draining it is
-sent away. So a laggard costs its transport's buffer and a few integers. A channel joined in mode "latest"
+Once drained it gets one merged change per channel, or a snapshot, as many as fit under that limit, and the
+rest when it has drained again. After `SLOW_S` without draining it is sent away. So a laggard costs its
+transport's buffer, at most one channel's snapshot over the limit, and a few integers. A channel joined in mode "latest"
 is held back the same way as soon as anything is unsent: its client wants the newest state, not each step.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from ..wire.codes import CloseCode
 from ..wire.frames import text_frame
 from .stream import Stream
 
-__all__ = ["LAG_BYTES", "SLOW_S", "Outlet", "Session"]
+__all__ = ["LAG_BYTES", "SLOW_S", "Outlet", "RequestId", "Session"]
 
 # A transport's buffer grows by a frame a block; 64 KiB is half a minute of a busy owner.
 LAG_BYTES: Final = 64 * 1024
 SLOW_S: Final = 15.0
+
+# What a client calls its request; every reply repeats it.
+RequestId: TypeAlias = int | str | None
 
 
 class Outlet(Protocol):
@@ -44,21 +48,31 @@ class Session:
         outlet: The socket's transport.
         now: Monotonic seconds at opening.
         on_close: Called once with the close code when the server ends the session.
+        send_now: Where the outlet has one, its socket's own way: hands bytes to the kernel and returns how many it
+            took, or raises OSError. Only called while nothing is unsent and the outlet is not closing.
     """
 
     __slots__ = (
         "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
-        "outlet", "owed", "pending", "replied_bytes", "written", "written_bytes",
+        "outlet", "owed", "pending", "replied_bytes", "send_now", "written",
     )  # fmt: skip
 
-    def __init__(self, name: str, outlet: Outlet, now: float, on_close: Callable[[CloseCode], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        outlet: Outlet,
+        now: float,
+        on_close: Callable[[CloseCode], None],
+        send_now: Callable[[bytes], int] | None = None,
+    ) -> None:
         self.name = name
         self.outlet = outlet
+        self.send_now = _through(outlet) if send_now is None else send_now
         self.closing = False
         # Channel → stream, in the order of joining.
         self.joined: dict[str, Stream] = {}
         # Channels asked for whose state is still being read → (request id, mode "latest") to answer.
-        self.pending: dict[str, list[tuple[int | str | None, bool]]] = {}
+        self.pending: dict[str, list[tuple[RequestId, str | None, bool]]] = {}
         # Streams joined in mode "latest", and those of them with changes held back → the seq written last.
         self.latest: set[Stream] = set()
         self.held: dict[Stream, int] = {}
@@ -67,9 +81,8 @@ class Session:
         # While lagging: since when, and each channel's seq that was written last.
         self.lag_since: float | None = None
         self.written: dict[Stream, int] = {}
-        # Requests to answer when it catches up → (request id, whether `subscribed` is due, too).
-        self.owed: dict[Stream, tuple[int | str | None, bool]] = {}
-        self.written_bytes = 0
+        # Requests to answer when it catches up, oldest first → (request id, whether `subscribed` is due, too).
+        self.owed: dict[Stream, list[tuple[RequestId, bool]]] = {}
         # Replies written since the lag began.
         self.replied_bytes = 0
         self._on_close = on_close
@@ -79,11 +92,20 @@ class Session:
         if not self.outlet.is_closing():
             self.outlet.write(frame)
             self.last_write = now
-            self.written_bytes += len(frame)
 
     def send(self, message: bytes, now: float) -> None:
         """Write a message."""
         self.write(text_frame(message), now)
+
+    def owes(self) -> int:
+        """Return how many requests wait for their answers."""
+        return sum(map(len, self.pending.values())) + sum(map(len, self.owed.values()))
+
+    def reply(self, message: bytes, now: float) -> None:
+        """Write a message that a client asked for; one that reads nothing can't ask for ever."""
+        if self.lag_since is not None:
+            self.replied_bytes += len(message)
+        self.send(message, now)
 
     def is_full(self) -> bool:
         """Return whether so much is unsent that no change may be added."""
@@ -94,3 +116,13 @@ class Session:
         if not self.closing:
             self.closing = True
             self._on_close(code)
+
+
+def _through(outlet: Outlet) -> Callable[[bytes], int]:
+    """Return the way of an outlet that has no socket of its own: it takes everything."""
+
+    def send(data: bytes) -> int:
+        outlet.write(data)
+        return len(data)
+
+    return send

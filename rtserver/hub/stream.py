@@ -6,19 +6,21 @@ proves that nothing is missing: resuming, catching up after a lag and the ring a
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Final, TypeAlias
 from zlib import crc32
 
 import orjson
 
+from ..domain.chain import Rollback
 from ..domain.diff import Change, EncodedPatch, JsonObject, State, compose
 from ..domain.ids import ChainId
+from ..domain.update import LonePatches
 from ..wire.checksum import MASK_32, object_crc
 from ..wire.cursor import Cursor, cursor_text
 
-__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Step", "Stream", "block_tag"]
+__all__ = ["RING_ENTRIES", "RING_S", "Encoder", "Step", "Stream", "apply_lone", "block_tag"]
 
 # The ring covers a reconnect (page reload, tunnel, deploy), not a night: a snapshot is cheaper than that.
 RING_ENTRIES: Final = 256
@@ -27,7 +29,8 @@ RING_S: Final = 120.0
 _CHECKSUM_EVERY: Final = 16
 # A snapshot part: small enough that a phone parses it between two frames.
 PART_BYTES: Final = 256 * 1024
-
+# What a snapshot says besides the state, in bytes, of which a fragment has only a part: the block, above all.
+_SNAPSHOT_HEAD: Final = 512
 
 # A block's tag in cursors and when it was published, monotonic seconds: one tuple for all channels of a step.
 Step: TypeAlias = tuple[str, float]
@@ -61,11 +64,13 @@ class Stream:
         state: The first state; copied.
         block_hash: The block that the state is of.
         clock: Monotonic seconds.
+        seq: The first state's place, where an earlier process's stream goes on.
     """
 
     __slots__ = (
-        "_crcs", "_folded", "_head", "_merged", "_merged_at", "_objects", "_phase", "_stale", "_state",
-        "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "listeners", "seq",
+        "_crcs", "_fields", "_folded", "_head", "_key", "_merged", "_merged_at", "_newest", "_objects", "_phase",
+        "_rollbacks", "_stale", "_state", "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "listeners",
+        "seq",
     )  # fmt: skip
 
     def __init__(
@@ -76,11 +81,12 @@ class Stream:
         state: State,
         block_hash: str,
         clock: Callable[[], float] = time.monotonic,
+        seq: int = 0,
     ) -> None:
         self.channel = channel
         self.chain_id = chain_id
         self.epoch = epoch
-        self.seq = 0
+        self.seq = seq
         self._state: State = {key: dict(value) for key, value in state.items()}
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
@@ -89,14 +95,20 @@ class Stream:
         # Per key the text patches, (seq, fields, text), that no later one makes needless: whoever resumes gets
         # all later ones, too. So the ring holds one or two texts a key, not one a block.
         self._texts: dict[str, list[tuple[int, int, str]]] = {}
+        # Of a channel with one object, whose key this is, the newest text (and fields, 0 without one) is here; it
+        # moves into the lists when a later one leaves something of it, or when someone asks.
+        self._key = next(iter(self._state), "")
+        self._fields, self._newest = 0, ""
         self._objects: deque[tuple[int, Change]] = deque()
         # The seq up to which the state holds the texts: they are parsed only when someone asks for it.
-        self._folded = 0
+        self._folded = seq
         self._crcs: dict[str, int] = {}
         self._sum = 0
         # Fragments from older seqs to the one in `_merged_at`: whoever was dropped with others comes back with them.
         self._merged: dict[int, str] = {}
         self._merged_at = 0
+        # The seqs that told of a reorganisation, as far back as the ring. A tuple: most streams never have one.
+        self._rollbacks: tuple[tuple[int, Rollback], ...] = ()
         self._stale: set[str] = set(self._state)
         # Channels that opened together prove themselves in different blocks: all in one would be a stall.
         self._phase = crc32(channel.encode()) % _CHECKSUM_EVERY
@@ -111,7 +123,7 @@ class Stream:
 
     def _fold(self) -> None:
         """Take the texts that the state doesn't hold yet into it, and let go of those that left the ring."""
-        folded, oldest = self._folded, self.seq - len(self._steps) + 1
+        folded, oldest = self._folded, self._oldest()
         for key, texts in self._texts.items():
             if texts[-1][0] <= folded:
                 continue
@@ -123,12 +135,44 @@ class Stream:
             self._stale.add(key)
             if texts[0][0] <= oldest:
                 texts[:] = [one for one in texts if one[0] > oldest] or texts[-1:]
+        if self._fields:
+            self._state[self._key].update(orjson.loads(self._newest))
+            self._stale.add(self._key)
         self._folded = self.seq
+
+    def _oldest(self) -> int:
+        """Return the oldest place that the ring has, having let go of what is too old."""
+        steps = self._steps
+        while len(steps) > 1 and steps[1][1] < steps[-1][1] - RING_S:
+            steps.popleft()
+        return self.seq - len(steps) + 1
+
+    def _keep_newest(self) -> None:
+        """Move a lone channel's newest text into the ring's lists. It is of the newest seq: call before a next one."""
+        if self._fields:
+            self._keep({self._key: (self._fields, self._newest)}, self.seq)
+            self._fields, self._newest = 0, ""
+
+    def _keep(self, patched: Mapping[str, EncodedPatch], seq: int) -> None:
+        known = self._texts
+        for key, (fields, text) in patched.items():
+            texts = known.get(key)
+            if texts is None:
+                known[key] = [(seq, fields, text)]
+            elif len(texts) == 1 and not texts[0][1] & ~fields:
+                texts[0] = (seq, fields, text)
+            else:
+                texts[:] = [one for one in texts if one[1] & ~fields]
+                texts.append((seq, fields, text))
 
     @property
     def cursor(self) -> str:
         """Return the place from which a client with this state resumes."""
         return f"{self.epoch}.{self.seq}.{self._steps[-1][0]}"
+
+    def unsummed(self) -> int:
+        """Return how many objects the next checksum has to look at, at most; 0 where it is known."""
+        return len(self._stale) + (len(self._texts) + bool(self._fields) if self._folded != self.seq else 0)
 
     def checksum(self) -> int:
         """Return the state's checksum; costs the objects changed since it was last asked for."""
@@ -160,10 +204,8 @@ class Stream:
             prove: Whether the checksum has to be in it.
             patched: Patches that are text already; keys that `change` doesn't name.
         """
-        steps = self._steps
-        steps.append(step)  # bounded: the oldest place falls out
-        while steps[1][1] < step[1] - RING_S:
-            steps.popleft()
+        self._keep_newest()
+        self._steps.append(step)  # bounded: the oldest place falls out
         prev = self.seq
         seq = prev + 1
         if change is not None:
@@ -171,16 +213,7 @@ class Stream:
                 self._fold()
             self._apply_objects(change, seq)
         self.seq = seq
-        known = self._texts
-        for key, (fields, text) in patched.items():
-            texts = known.get(key)
-            if texts is None:
-                known[key] = [(seq, fields, text)]
-            elif len(texts) == 1 and not texts[0][1] & ~fields:
-                texts[0] = (seq, fields, text)
-            else:
-                texts[:] = [one for one in texts if one[1] & ~fields]
-                texts.append((seq, fields, text))
+        self._keep(patched, seq)
         if change is not None:
             self._fold()
         elif len(patched) == 1 and not prove and (seq + self._phase) % _CHECKSUM_EVERY:
@@ -206,9 +239,11 @@ class Stream:
         for key, patch in change.patch.items():
             state[key].update(patch)
             stale.add(key)
+        self._key = next(iter(state), "")
         objects = self._objects
         objects.append((seq, Change(set=kept, patch=change.patch, remove=change.remove)))
-        while objects[0][0] <= seq - len(self._steps) + 1:
+        oldest = seq - self.seq + self._oldest()  # the step is in the ring already, its seq is not set yet
+        while objects[0][0] <= oldest:
             objects.popleft()
 
     def _fragment(
@@ -241,8 +276,17 @@ class Stream:
         return f'{self._head}{prev},"seq":{self.seq}{extra},"cursor":"{self.epoch}.{self.seq}.{tag}"}}'
 
     def _tag_at(self, seq: int) -> str | None:
-        index = seq - self.seq + len(self._steps) - 1
+        index = seq - self._oldest()
         return self._steps[index][0] if 0 <= index < len(self._steps) else None
+
+    def note_rollback(self, rollback: Rollback) -> None:
+        """Remember that the newest change told of a reorganisation, for as long as the ring reaches behind it."""
+        oldest = self._oldest()
+        self._rollbacks = (*[one for one in self._rollbacks if one[0] > oldest], (self.seq, rollback))
+
+    def rollbacks_since(self, seq: int) -> list[Rollback]:
+        """Return the reorganisations that (seq, now] tells of, oldest first."""
+        return [rollback for at, rollback in self._rollbacks if at > seq]
 
     def resumable(self, cursor: Cursor) -> bool:
         """Return whether a client at this cursor can go on from it without a snapshot."""
@@ -252,6 +296,7 @@ class Stream:
         """Return the one change that covers (seq, now], None where the ring no longer has all of it."""
         if self._tag_at(seq) is None:
             return None
+        self._keep_newest()
         merged = Change()
         # Fields of texts come whole, so texts in a row are one patch: composed once, not one by one.
         run: dict[str, JsonObject] = {}
@@ -267,7 +312,10 @@ class Stream:
         return compose(merged, Change(patch=run)) if run else merged
 
     def merged_fragment(self, seq: int) -> str | None:
-        """Return the fragment that covers (seq, now] with a checksum, None where only a snapshot helps."""
+        """Return the fragment that covers (seq, now] with a checksum.
+
+        None where a snapshot has to be sent, or is shorter: most keys are gone, say, and a few are left.
+        """
         if self._merged_at != self.seq:
             self._merged.clear()
             self._merged_at = self.seq
@@ -277,8 +325,11 @@ class Stream:
             if change is None:
                 return None
             fragment = self._fragment(change, _NOTHING, seq, self._steps[-1][0], Encoder(), prove=True)
+            # A fragment under this size is never longer: it spares a look at the state.
+            if len(fragment) > _SNAPSHOT_HEAD and len(fragment) > _SNAPSHOT_HEAD + len(orjson.dumps(self.state)):
+                fragment = ""
             self._merged[seq] = fragment
-        return fragment
+        return fragment or None
 
     def snapshot_parts(self) -> Iterator[bytes]:
         """Yield the state's JSON in parts of about PART_BYTES; at least one."""
@@ -291,6 +342,54 @@ class Stream:
             members.append(member)
             size += len(member) + 1
         yield f"{{{','.join(members)}}}".encode()
+
+
+def apply_lone(
+    streams: Mapping[str, Stream],
+    lone: Iterable[LonePatches],
+    step: Step,
+    fragments: dict[Stream, str],
+    *,
+    prove: bool,
+) -> None:
+    """Take a step's lone patches into their streams, and add each stream's fragment.
+
+    What `Stream.apply` does, for channels with one object and all of them in one loop: where a block moves every
+    position, the calls and the objects between them cost more than the text.
+
+    Args:
+        streams: The open ones, by channel; a patch of another channel is nobody's.
+        lone: The patches.
+        step: The block that the states are of afterwards.
+        fragments: Takes the fragments.
+        prove: Whether the checksums have to be in them.
+    """
+    tag = step[0]
+    # By the seq before: the next one, its turn to prove, and what a fragment says around its patch.
+    places: dict[int, tuple[int, int, str, str]] = {}
+    for batch in lone:
+        fields, lacking = batch.fields, ~batch.fields
+        for channel, text in zip(batch.channels, batch.texts, strict=True):
+            stream = streams.get(channel)
+            if stream is None:
+                continue
+            prev = stream.seq
+            place = places.get(prev)
+            if place is None:
+                seq = prev + 1
+                turn = -seq % _CHECKSUM_EVERY
+                place = places[prev] = seq, turn, f'{prev},"seq":{seq},"patch":{{"', f'.{seq}.{tag}"}}'
+            seq, turn, middle, tail = place
+            known = stream._fields
+            if known != fields:
+                if known & lacking:
+                    stream._keep_newest()
+                stream._fields = fields
+            stream._newest = text
+            stream.seq = seq
+            stream._steps.append(step)  # bounded: the oldest place falls out
+            proof = f',"checksum":{stream.checksum()}' if prove or stream._phase == turn else ""
+            fragments[stream] = f'{stream._head}{middle}{stream._key}":{text}}}{proof},"cursor":"{stream.epoch}{tail}'
 
 
 def _merge_text(run: dict[str, JsonObject], key: str, text: str) -> None:

@@ -31,5 +31,5 @@ def configure_logs(level: LogLevel, fmt: LogFormat) -> None:
     )
     # Libraries log request lines and URLs at INFO; URLs carry keys.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
-    for noisy in ("web3", "websockets", "aiohttp.access"):
+    for noisy in ("web3", "websockets", "aiohttp.access", "aiohttp.websocket"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

@@ -27,6 +27,40 @@ class Metrics:
         self.rpc_latency = Histogram(
             "rtserver_rpc_seconds", "JSON-RPC round trips", ["chain"], buckets=_LATENCY_S, registry=r
         )
+        endpoint = ["chain", "endpoint"]
+        self.endpoint_requests = Counter(
+            "rtserver_endpoint_calls_total", "JSON-RPC calls sent to an endpoint", endpoint, registry=r
+        )
+        self.endpoint_errors = Counter(
+            "rtserver_endpoint_errors_total",
+            "What went wrong at an endpoint: no answer, or an error object, by what it means",
+            [*endpoint, "kind"],
+            registry=r,
+        )
+        self.endpoint_seconds = Histogram(
+            "rtserver_endpoint_seconds", "Round trips to an endpoint", endpoint, buckets=_LATENCY_S, registry=r
+        )
+        self.endpoint_breaker = Gauge(
+            "rtserver_endpoint_breaker",
+            "An endpoint's circuit breaker: 0 closed, 1 trying, 2 open",
+            endpoint,
+            registry=r,
+        )
+        self.endpoint_head = Gauge(
+            "rtserver_endpoint_head_number", "Height of the newest block that an endpoint told of", endpoint, registry=r
+        )
+        self.endpoint_in_flight = Gauge(
+            "rtserver_endpoint_in_flight", "Messages that an endpoint has not answered yet", endpoint, registry=r
+        )
+        self.hedges = Counter(
+            "rtserver_hedges_total",
+            "Slow reads that a second endpoint was asked for as well; won: it was first",
+            [*endpoint, "outcome"],
+            registry=r,
+        )
+        self.retries = Counter(
+            "rtserver_rpc_retries_total", "Rounds over the endpoints after one without an answer", ["chain"], registry=r
+        )
         self.block_calls = Histogram(
             "rtserver_block_rpc_calls", "JSON-RPC calls that one block took", ["chain"], buckets=_CALLS, registry=r
         )
@@ -42,10 +76,28 @@ class Metrics:
         self.head_time = Gauge(
             "rtserver_head_timestamp_seconds", "Timestamp of the head, since the epoch", ["chain"], registry=r
         )
+        self.head_behind = Gauge(
+            "rtserver_head_behind_blocks", "Blocks that nodes announced and that were not published yet", ["chain"],
+            registry=r,
+        )  # fmt: skip
         self.tracked = Gauge("rtserver_tracked", "What is tracked", ["chain", "kind"], registry=r)
         self.recomputed = Counter(
             "rtserver_positions_changed_total", "Positions whose values changed", ["chain"], registry=r
         )
+        self.store_head = Gauge("rtserver_store_head_number", "Height of the last checkpoint", ["chain"], registry=r)
+        self.store_take = Histogram(
+            "rtserver_store_take_seconds",
+            "Collecting a checkpoint, between two blocks",
+            ["chain"],
+            buckets=_LATENCY_S,
+            registry=r,
+        )
+        self.store_write = Histogram(
+            "rtserver_store_write_seconds", "Writing a checkpoint, beside the blocks", ["chain"], buckets=_LATENCY_S,
+            registry=r,
+        )  # fmt: skip
+        self.store_rows = Counter("rtserver_store_rows_total", "Facts written", ["chain"], registry=r)
+        self.store_errors = Counter("rtserver_store_errors_total", "Checkpoints not written", ["chain"], registry=r)
         self.connections = Gauge("rtserver_connections", "Open client sockets", registry=r)
         self.channels = Gauge("rtserver_channels", "Channels with a state", registry=r)
         self.frames = Counter("rtserver_frames_total", "Frames written to clients", registry=r)

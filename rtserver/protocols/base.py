@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from ..domain.chain import Log
-from ..domain.diff import EncodedPatch, JsonObject
+from ..domain.diff import JsonObject
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
 
 __all__ = [
@@ -18,12 +18,15 @@ __all__ = [
     "Book",
     "Call",
     "Evaluation",
+    "Held",
     "HistoryQuery",
     "KnownDeployment",
     "LogFilter",
+    "Patches",
     "Plan",
     "Prices",
     "QuotePool",
+    "patches_with",
 ]
 
 # (contract, calldata): one static call.
@@ -73,15 +76,43 @@ class QuotePool:
     liquidity: int
 
 
+class Held(Protocol):
+    """A position, as far as an engine has to know it to tell which channels show it."""
+
+    @property
+    def token_id(self) -> TokenId:
+        """Return the NFT's id."""
+
+    @property
+    def owner(self) -> Address:
+        """Return who holds the NFT."""
+
+
+@dataclass(slots=True)
+class Patches:
+    """Patches as text: the i-th is of the i-th position. All have the same fields, see `EncodedPatch`."""
+
+    positions: list[Held] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+def patches_with(patches: dict[int, Patches], fields: int) -> Patches:
+    """Return the patches that have these fields; new and empty where there were none."""
+    found = patches.get(fields)
+    if found is None:
+        found = patches[fields] = Patches()
+    return found
+
+
 @dataclass(slots=True)
 class Evaluation:
-    """What evaluating a book changed; `patches` (token id, owner, text) only touch objects known before.
+    """What evaluating a book changed; `patches`, by the fields they have, only touch objects known before.
 
     `moved` names the positions whose owner changed: (previous owner, new owner). A pool that is no more is None.
     """
 
     sets: dict[TokenId, JsonObject] = field(default_factory=dict)
-    patches: list[tuple[TokenId, Address, EncodedPatch]] = field(default_factory=list)
+    patches: dict[int, Patches] = field(default_factory=dict)
     removed: dict[TokenId, Address] = field(default_factory=dict)
     moved: dict[TokenId, tuple[Address, Address]] = field(default_factory=dict)
     pools: dict[Address, JsonObject | None] = field(default_factory=dict)
@@ -124,8 +155,30 @@ class Book(Protocol):
     def forget(self, block_hash: BlockHash) -> None:
         """Drop the memory of a block that is too deep to be undone."""
 
+    def remembered(self) -> Sequence[BlockHash]:
+        """Return the blocks that can be undone."""
+
     def mark_all(self) -> None:
         """Mark everything: nothing that was read so far can be trusted."""
+
+    def keep(self, *, whole: bool) -> dict[str, Any]:
+        """Return the facts that the next process needs, as JSON by key: those that changed since the last time.
+
+        None stands for a fact that is no more; `whole` asks for all facts. Only while everything is settled.
+        """
+
+    def restore(self, facts: Mapping[str, Any], dropped: Sequence[BlockHash], at: BlockHash) -> None:
+        """Begin from all that an earlier process kept, all of it stale, as of its newest block that still counts.
+
+        `dropped` are the blocks after `at` that left the chain since, newest first. Comes after the wishes and
+        before anything is read. ValueError where these are no facts; nothing was taken then.
+        """
+
+    def restored_topics(self) -> tuple[Address, tuple[str, ...]]:
+        """Return whose logs (contract, first topics) have to be folded after `restore`."""
+
+    def check(self, logs: Iterable[Log]) -> None:
+        """Raise RetryableError where `fold` would refuse a log."""
 
     def plan(self, load_budget: int) -> Plan:
         """Return the reads for all that is stale, and at most `load_budget` reads for what was never read."""

@@ -122,7 +122,7 @@ EXAMPLES: Final[Mapping[type[msgspec.Struct], tuple[msgspec.Struct, ...]]] = {
         Block(chain_id=31337, block=_OTHER, changes=[_CORRECTION], rollback=_ROLLBACK),
     ),
     Finalized: (Finalized(chain_id=31337, number=56, hash=_hash("9")),),
-    Heartbeat: (Heartbeat(time=1_700_000_135_000, heads=_HEADS, seqs={_CHANNEL: 43}),),
+    Heartbeat: (Heartbeat(time=1_700_000_135_000, heads=_HEADS, seqs={_CHANNEL: 43}, checksums={_CHANNEL: 7}),),
     ErrorMessage: (
         ErrorMessage(code=ErrorCode.BAD_CHANNEL, message="chain 2 is not served here; served are 31337", id=5),
         ErrorMessage(code=ErrorCode.RATE, message="at most 10 messages a second", id=6, retry_after_ms=90),

@@ -186,11 +186,13 @@ class Finalized(_Server, tag="finalized"):
 
 
 class Heartbeat(_Server, tag="heartbeat"):
-    """The socket lives; `ageMs` says whether the chains do; `seqs` reveals a lost last message."""
+    """The socket lives; `ageMs` says whether the chains do; `seqs` reveals a lost last message, and `checksums`,
+    each of a channel's state at its seq, one that was changed on the way. Not every channel has one each time."""
 
     time: int
     heads: dict[str, HeadMessage]
     seqs: dict[str, int]
+    checksums: dict[str, int] = {}
 
 
 class ErrorMessage(_Server, tag="error"):
@@ -223,7 +225,11 @@ def decode_client(text: str | bytes) -> ClientMessage:
     Raises:
         msgspec.ValidationError, msgspec.DecodeError: Not one of the messages; the text says what and where.
     """
-    return _client_decoder.decode(text)
+    try:
+        return _client_decoder.decode(text)
+    except RecursionError as error:
+        # Also in fields that are skipped: a kilobyte of brackets is enough.
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 def decode_server(text: str | bytes) -> ServerMessage:

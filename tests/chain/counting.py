@@ -19,10 +19,14 @@ class CountingProxy:
         self.url = ""
         self.requests = 0
         self.methods: Counter[str] = Counter()
+        # How often these hexadecimal words (selectors) came by, in any request.
+        self.words: Counter[str] = Counter()
+        self.watched: tuple[str, ...] = ()
 
     def reset(self) -> None:
         self.requests = 0
         self.methods.clear()
+        self.words.clear()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[CountingProxy]:
@@ -32,6 +36,7 @@ class CountingProxy:
                 body = await request.read()
                 message = orjson.loads(body)
                 self.requests += 1
+                self.words.update({word: body.count(word.encode()) for word in self.watched})
                 self.methods.update(call["method"] for call in (message if isinstance(message, list) else [message]))
                 async with session.post(
                     self._target, data=body, headers={"Content-Type": "application/json"}

@@ -9,8 +9,7 @@ from .world import open_world, position_channel
 
 async def test_calls_do_not_grow_with_what_is_watched(lab: Lab) -> None:
     market = Market(lab, seed=11)
-    for _ in range(60):
-        await market.step()
+    await market.steps(60)
     async with CountingProxy(lab.node.http_url).running() as proxy, open_world(lab, http=proxy.url) as world:
         await world.open(position_channel(min(lab.book.nfts)))
         await world.open_owners((*lab.owners, lab.deployment.staker))
@@ -32,8 +31,7 @@ async def test_calls_do_not_grow_with_what_is_watched(lab: Lab) -> None:
 
 async def test_an_empty_block_takes_no_call(lab: Lab) -> None:
     market = Market(lab, seed=12)
-    for _ in range(30):
-        await market.step()
+    await market.steps(30)
     async with CountingProxy(lab.node.http_url).running() as proxy, open_world(lab, http=proxy.url) as world:
         await world.open_owners()
         proxy.reset()
@@ -45,8 +43,7 @@ async def test_an_empty_block_takes_no_call(lab: Lab) -> None:
 
 async def test_a_first_load_is_two_round_trips_and_shared(lab: Lab) -> None:
     market = Market(lab, seed=13)
-    for _ in range(40):
-        await market.step()
+    await market.steps(40)
     ids = [token_id for token_id, nft in lab.book.nfts.items() if nft.liquidity]
     async with CountingProxy(lab.node.http_url).running() as proxy, open_world(lab, http=proxy.url) as world:
         proxy.reset()

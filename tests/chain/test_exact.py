@@ -11,8 +11,7 @@ from .world import open_world, position_channel
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_every_block_of_a_market_is_exact(lab: Lab, seed: int) -> None:
     market = Market(lab, seed=seed)
-    for _ in range(40):
-        await market.step()
+    await market.steps(40)
     async with open_world(lab) as world:
         await world.open_owners((*lab.owners, lab.deployment.staker))
         checked = await world.assert_exact()
@@ -28,8 +27,7 @@ async def test_every_block_of_a_market_is_exact(lab: Lab, seed: int) -> None:
 
 async def test_single_positions_and_a_late_join_see_the_same(lab: Lab) -> None:
     market = Market(lab, seed=7)
-    for _ in range(10):
-        await market.step()
+    await market.steps(10)
     async with open_world(lab) as world:
         ids = sorted(lab.book.nfts)
         for index in range(40):

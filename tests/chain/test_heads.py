@@ -1,6 +1,9 @@
 """Headers as different chains announce them, from a scripted node: no public chain can be had in a test."""
 
+import asyncio
 import json
+import time
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -82,3 +85,49 @@ async def test_a_header_without_a_bloom_excludes_nothing() -> None:
 async def test_a_header_that_is_none_ends_the_subscription_as_a_transport_error() -> None:
     with pytest.raises(MalformedAnswer, match="header"):
         await heads_of({"number": "0x10"})
+
+
+async def test_a_node_that_does_not_answer_costs_no_cpu_and_no_patience_at_the_end() -> None:
+    """web3's own way of waiting turns the event loop until the answer is there: a core for nothing."""
+    asked = asyncio.Event()
+
+    async def node(socket: websockets.ServerConnection) -> None:
+        async for text in socket:
+            assert isinstance(text, str), "JSON is text"
+            asked.set()
+            await asyncio.Event().wait()
+
+    async def listen(url: str) -> None:
+        async with aclosing(stream_heads(url, 30.0, lambda: None)) as heads:
+            async for _ in heads:
+                raise AssertionError("nothing was announced")
+
+    async with websockets.serve(node, "127.0.0.1", 0, close_timeout=0.1) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        listening = asyncio.create_task(listen(f"ws://127.0.0.1:{port}"))
+        await asked.wait()
+        began, turns = time.process_time(), 0
+        until = asyncio.get_running_loop().time() + 1.0
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+            turns += 1
+        # A spinning wait takes all of the second; ours takes what these twenty wake-ups take.
+        assert time.process_time() - began < 0.5
+        assert turns > 5
+        listening.cancel()
+        async with asyncio.timeout(10):
+            with suppress(asyncio.CancelledError):
+                await listening
+
+
+async def test_an_answer_that_is_not_ours_ends_the_attempt() -> None:
+    async def node(socket: websockets.ServerConnection) -> None:
+        async for text in socket:
+            wrong = {"jsonrpc": "2.0", "id": json.loads(text)["id"] + 1000, "result": "0x1"}
+            await socket.send(json.dumps(wrong))
+
+    async with websockets.serve(node, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        heads = stream_heads(f"ws://127.0.0.1:{port}", 30.0, lambda: None)
+        with pytest.raises(TransportError):
+            await anext(heads)

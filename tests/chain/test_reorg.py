@@ -8,7 +8,7 @@ from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market
 from rtserver.domain.chain import Rollback
 
-from .world import World, open_world, owner_channel, pool_channel, position_channel
+from .world import World, open_market, open_world, owner_channel, pool_channel, position_channel
 
 
 async def reorg(world: World, depth: int) -> Rollback:
@@ -35,28 +35,18 @@ async def assert_whole(world: World) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_reorgs_of_any_depth_during_a_market(lab: Lab, seed: int) -> None:
     rng = random.Random(seed)
-    market = Market(lab, seed=seed)
-    for _ in range(30):
-        await market.step()
-    async with open_world(lab) as world:
-        await world.open_owners()
+    async with open_market(lab, seed=seed) as (market, world):
         await world.open(*(pool_channel(pool.address) for pool in lab.pools[:3]))
         for _ in range(12):
-            for _ in range(rng.randint(1, 8)):
-                await market.step()
+            await market.steps(rng.randint(1, 8))
             await world.settled()
             await reorg(world, rng.randint(1, 6))
             await assert_whole(world)
 
 
 async def test_two_reorgs_in_a_row(lab: Lab) -> None:
-    market = Market(lab, seed=5)
-    for _ in range(30):
-        await market.step()
-    async with open_world(lab) as world:
-        await world.open_owners()
-        for _ in range(6):
-            await market.step()
+    async with open_market(lab, seed=5) as (market, world):
+        await market.steps(6)
         await world.settled()
         await reorg(world, 3)
         await reorg(world, 6)
@@ -66,8 +56,7 @@ async def test_two_reorgs_in_a_row(lab: Lab) -> None:
 async def test_a_reorg_that_was_loaded_in_the_middle(lab: Lab) -> None:
     """What is first read at a block that then leaves the chain is read again."""
     market = Market(lab, seed=6)
-    for _ in range(30):
-        await market.step()
+    await market.steps(30)
     async with open_world(lab) as world:
         for owner in lab.owners:
             await market.step()
@@ -102,13 +91,8 @@ async def test_mint_burn_and_transfer_are_undone(lab: Lab) -> None:
 
 
 async def test_a_rollback_without_new_blocks_shows_with_the_next_one(lab: Lab) -> None:
-    market = Market(lab, seed=8)
-    for _ in range(30):
-        await market.step()
-    async with open_world(lab) as world:
-        await world.open_owners()
-        for _ in range(5):
-            await market.step()
+    async with open_market(lab, seed=8) as (market, world):
+        await market.steps(5)
         await world.settled()
         await lab.node.rpc("anvil_rollback", [3])
         await lab.mine()
@@ -118,13 +102,8 @@ async def test_a_rollback_without_new_blocks_shows_with_the_next_one(lab: Lab) -
 
 
 async def test_deeper_than_the_journal_starts_again_from_the_chain(lab: Lab) -> None:
-    market = Market(lab, seed=9)
-    for _ in range(30):
-        await market.step()
-    async with open_world(lab) as world:
-        await world.open_owners()
-        for _ in range(70):
-            await market.step()
+    async with open_market(lab, seed=9) as (market, world):
+        await market.steps(70)
         await world.settled()
         await lab.node.rpc("anvil_reorg", [68, []])
         await lab.catch_up()
@@ -132,3 +111,70 @@ async def test_deeper_than_the_journal_starts_again_from_the_chain(lab: Lab) -> 
         await assert_whole(world)
         rollback = next(update.rollback for update in reversed(world.keeper.updates) if update.rollback is not None)
         assert rollback.to is None
+
+
+@pytest.mark.parametrize("depth", [1, 2, 17, 64])
+async def test_up_to_the_journal_it_is_one_rollback(lab: Lab, depth: int) -> None:
+    """Positions minted, moved, grown and burned inside of the orphans are as they were, whatever the depth."""
+    async with open_market(lab, seed=30 + depth) as (market, world):
+        await lab.mine(3)
+        await world.settled()
+        before = lab.head
+        await market.steps(min(depth, 20))
+        await lab.mine(max(depth - 20, 0) or 1)
+        await world.settled()
+        told = len(world.keeper.updates)
+        await lab.node.rpc("anvil_reorg", [lab.head.number - before.number, []])
+        await lab.catch_up()
+        await world.settled()
+        (rollback,) = [update.rollback for update in world.keeper.updates[told:] if update.rollback is not None]
+        assert rollback.to is not None
+        assert rollback.to.hash == before.hash
+        await assert_whole(world)
+
+
+@pytest.mark.parametrize("depth", [65, 90])
+async def test_past_the_journal_everything_is_read_anew(lab: Lab, depth: int) -> None:
+    async with open_market(lab, seed=31) as (market, world):
+        # Empty blocks that are mined again in the same second are the same ones: what differs goes first.
+        await market.steps(depth - 60)
+        await lab.mine(60)
+        await world.settled()
+        told = len(world.keeper.updates)
+        await lab.node.rpc("anvil_reorg", [depth, []])
+        await lab.catch_up()
+        await world.settled()
+        assert None in [update.rollback.to for update in world.keeper.updates[told:] if update.rollback is not None]
+        await assert_whole(world)
+        # What was begun anew can be undone again.
+        await market.steps(3)
+        await world.settled()
+        assert (await reorg(world, 2)).to is not None
+        await assert_whole(world)
+
+
+async def test_what_was_burned_or_made_in_orphans_comes_back_or_goes(lab: Lab) -> None:
+    """Also where a block was made and lost before, and where both happened in the same orphan."""
+    owner, other = lab.owners[:2]
+    pool = lab.pool("WETH", "USDC", 500)
+    lower, upper = pool.align(lab.pool_state(pool).tick - 2000), pool.align(lab.pool_state(pool).tick + 2000)
+    kept = await lab.mint_now(owner, pool, lower, upper)
+    async with open_world(lab) as world:
+        await world.open_owners((owner, other))
+        await world.open(position_channel(kept))
+        for _ in range(3):
+            await lab.decrease(kept)
+            await lab.collect(kept)
+            await lab.mine()
+            await lab.burn(kept)
+            made = await lab.mint_now(other, pool, lower, upper)
+            await lab.transfer(made, owner)
+            await lab.mine()
+            await world.settled()
+            assert set(world.owner(owner)) == {f"uniswap-v3:{made}"}
+            assert world.keeper.states[position_channel(kept).name] == {}
+            await reorg(world, 3)
+            assert set(world.owner(owner)) == {f"uniswap-v3:{kept}"}
+            assert world.owner(other) == {}
+            assert int(world.position(kept)["liquidity"]) > 0
+            await assert_whole(world)

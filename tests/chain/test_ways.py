@@ -12,8 +12,7 @@ from .world import open_world
 @pytest.mark.parametrize("way", [Way.OVERRIDE, Way.DEPLOYLESS, Way.JSON_BATCH])
 async def test_all_ways_of_batching_are_exact(lab: Lab, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     market = Market(lab, seed=31)
-    for _ in range(40):
-        await market.step()
+    await market.steps(40)
     async with open_world(lab) as world:
         (chosen,) = world.reader.ways.values()
         assert chosen is Way.OVERRIDE, "anvil runs the best way"

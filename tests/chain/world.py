@@ -15,6 +15,7 @@ from rtserver.chain.reader import ChainReader
 from rtserver.chain.rpc import Endpoint, HttpEndpoint, RpcError, WsEndpoint
 from rtserver.chain.source import ChainSource
 from rtserver.demo.lab import Lab
+from rtserver.demo.market import Market
 from rtserver.domain.diff import Change, State, apply
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import Address, ChainId
@@ -47,6 +48,10 @@ class Keeper:
         for name, patched in update.patched.items():
             assert not patched.keys() & (update.changes[name].set.keys() if name in update.changes else set())
             apply(self.states[name], Change(patch={key: loads(text) for key, (_, text) in patched.items()}))
+        for batch in update.lone:
+            for name, text in zip(batch.channels, batch.texts, strict=True):
+                (key,) = self.states[name]
+                apply(self.states[name], Change(patch={key: loads(text)}))
         for name, state in update.opened.items():
             self.states[name] = {key: dict(value) for key, value in state.items()}
         self.refused.update(update.refused)
@@ -68,12 +73,21 @@ class Keeper:
 class World:
     """A lab, an engine that follows its chain, and what a client would know."""
 
-    def __init__(self, lab: Lab, runner: ChainRunner, keeper: Keeper, reader: ChainReader, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        runner: ChainRunner,
+        keeper: Keeper,
+        reader: ChainReader,
+        metrics: Metrics,
+        source: ChainSource,
+    ) -> None:
         self.lab = lab
         self.runner = runner
         self.keeper = keeper
         self.reader = reader
         self.metrics = metrics
+        self.source = source
         self._node = HttpEndpoint(lab.node.http_url, timeout_s=30)
 
     # --- wishes ---------------------------------------------------------------------------------------
@@ -219,24 +233,27 @@ def parse(name: str) -> Channel:
 
 @asynccontextmanager
 async def open_world(
-    lab: Lab, *, http: str | None = None, ws: str | None = None, reads: str = "http"
+    lab: Lab,
+    *,
+    http: str | Sequence[str] | None = None,
+    ws: str | None = None,
+    reads: str = "http",
+    **options: Any,
 ) -> AsyncIterator[World]:
-    """Run an engine on the lab's node, or on endpoints in front of it."""
+    """Run an engine on the lab's node, or on endpoints in front of it; `options` are the source's."""
     metrics = Metrics()
-    url = http or lab.node.http_url
-    endpoint: Endpoint = HttpEndpoint(url, timeout_s=10)
+    urls = [http] if isinstance(http, str) else http or [lab.node.http_url]
+    endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=10) for url in urls]
     if reads == "ws":
-        endpoint = WsEndpoint(ws or lab.node.ws_url, timeout_s=10)
-    reader = ChainReader("local", [endpoint], metrics)
+        endpoints = [WsEndpoint(ws or lab.node.ws_url, timeout_s=10)]
+    reader = ChainReader("local", endpoints, metrics)
     source = ChainSource(
         chain_id=CHAIN,
         name="local",
-        ws_urls=[ws or lab.node.ws_url],
         reader=reader,
-        silence_s=60.0,
-        connect_timeout_s=5,
         metrics=metrics,
         linker=Linker(),
+        **{"ws_urls": [ws or lab.node.ws_url], "silence_s": 60.0, "connect_timeout_s": 5, **options},
     )
     dollars = [Address(token.lower()) for token in lab.deployment.stablecoins]
     book = adapters()[KIND].build(
@@ -249,15 +266,28 @@ async def open_world(
     keeper = Keeper()
     core = EngineCore(CHAIN, {KIND: book}, PoolPrices(dollars))
     runner = ChainRunner(name="local", core=core, source=source, reader=reader, sink=keeper, metrics=metrics)
-    world = World(lab, runner, keeper, reader, metrics)
+    world = World(lab, runner, keeper, reader, metrics, source)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source.run()), group.create_task(runner.run())]
         try:
             await keeper.until(lambda: keeper.updates)
-            await source.subscribed()
+            if options.get("ws_urls") != []:
+                await source.subscribed()
             yield world
         finally:
             for task in tasks:
                 task.cancel()
             await world.close()
             await reader.close()
+
+
+@asynccontextmanager
+async def open_market(
+    lab: Lab, *, seed: int, reads: str = "http", **options: Any
+) -> AsyncIterator[tuple[Market, World]]:
+    """Trade for thirty blocks, then run an engine that knows all owners."""
+    market = Market(lab, seed=seed)
+    await market.steps(30)
+    async with open_world(lab, reads=reads, **options) as world:
+        await world.open_owners()
+        yield market, world

@@ -9,7 +9,7 @@ from eth_abi.abi import decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtserver.chain.evm_batch import MAX_CALLS, MULTICALL3, Way, decode_answer, encode_call
+from rtserver.chain.evm_batch import MAX_CALLS, MULTICALL3, RAN_OUT, Way, decode_answer, encode_call
 from rtserver.domain.ids import Address
 from rtserver.protocols.base import Call
 
@@ -70,6 +70,38 @@ def test_a_full_batch(way: Way) -> None:
         assert MAX_CALLS[way] * (387 + 3) < 24_576, "so has what it returns"
 
 
+@pytest.mark.parametrize("way", [Way.OVERRIDE, Way.DEPLOYLESS])
+def test_what_spent_its_gas_is_not_taken_for_reverted(way: Way) -> None:
+    """A call that fails for lack of gas is told apart from one that reverts: the one may be a living position."""
+    hungry, reverts, fine = (Address("0x" + two * 20) for two in ("11", "22", "33"))
+    calls: list[Call] = [(fine, b"a"), (hungry, b"b"), (reverts, b"c"), (fine, b"d")]
+    _, (transaction, _, *override) = encode_call(way, calls, BLOCK)
+    code = bytes.fromhex((override[0][transaction["to"]]["code"] if override else transaction["data"])[2:])
+    result = tiny_evm.run(
+        code,
+        bytes.fromhex(transaction["data"][2:]) if override else b"",
+        lambda address, data: (f"0x{address:040x}" != reverts, data),
+        cost=lambda address, data: 600_000 if f"0x{address:040x}" == hungry else 5000,
+    )
+    assert decode_answer(way, "0x" + result.hex(), 4) == [b"a", RAN_OUT, None, b"d"]
+
+
+@given(gas=st.integers(560_000, 3_000_000))
+def test_with_little_gas_fewer_are_answered_and_none_wrongly(gas: int) -> None:
+    calls: list[Call] = [(Address("0x" + "11" * 20), bytes([index])) for index in range(10)]
+    _, (transaction, _, override) = encode_call(Way.OVERRIDE, calls, BLOCK)
+    (code,) = override.values()
+    result = tiny_evm.run(
+        bytes.fromhex(code["code"][2:]),
+        bytes.fromhex(transaction["data"][2:]),
+        lambda _, data: (True, data),
+        gas=gas,
+        cost=lambda *_: 450_000,
+    )
+    found = decode_answer(Way.OVERRIDE, "0x" + result.hex(), 10)
+    assert found == [data for _, data in calls[: len(found)]]
+
+
 def test_multicall3() -> None:
     calls: list[Call] = [(Address("0x" + "01" * 20), b"one"), (Address("0x" + "02" * 20), b"")]
     method, (transaction, block) = encode_call(Way.MULTICALL3, calls, BLOCK)
@@ -77,8 +109,9 @@ def test_multicall3() -> None:
     data = bytes.fromhex(transaction["data"][2:])
     (tuples,) = decode(["(address,bool,bytes)[]"], data[4:])
     assert tuples == (("0x" + "01" * 20, True, b"one"), ("0x" + "02" * 20, True, b""))
-    answer = encode(["(bool,bytes)[]"], [[(True, b"yes"), (False, b"revert reason")]])
-    assert decode_answer(Way.MULTICALL3, "0x" + answer.hex(), 2) == [b"yes", None]
+    answer = encode(["(bool,bytes)[]"], [[(True, b"yes"), (False, b"revert reason"), (False, b"")]])
+    # Without a word it may have been the neighbours that left no gas.
+    assert decode_answer(Way.MULTICALL3, "0x" + answer.hex(), 3) == [b"yes", None, RAN_OUT]
 
 
 def test_one_by_one() -> None:
@@ -104,4 +137,4 @@ def test_any_bytes_decode_or_are_refused(answer: bytes, count: int) -> None:
             results = decode_answer(way, "0x" + answer.hex(), count)
         except ValueError:
             continue
-        assert len(results) == count
+        assert 0 < len(results) <= count

@@ -9,6 +9,8 @@ __all__ = ["run"]
 M256 = (1 << 256) - 1
 # (address, calldata) → (success, return data)
 Answer = Callable[[int, bytes], tuple[bool, bytes]]
+# About what an opcode costs, and the first call of an address.
+_STEP_GAS, _CALL_GAS = 3, 2600
 
 
 class _Memory(bytearray):
@@ -19,8 +21,18 @@ class _Memory(bytearray):
             self.extend(bytes(end - len(self)))
 
 
-def run(code: bytes, calldata: bytes, answer: Answer) -> bytes:
-    """Run code to its RETURN; return the data. Anything outside the subset is an error."""
+def run(
+    code: bytes,
+    calldata: bytes,
+    answer: Answer,
+    *,
+    gas: int = 10**12,
+    cost: Callable[[int, bytes], int] = lambda address, data: 5000,
+) -> bytes:
+    """Run code to its RETURN; return the data. Anything outside the subset is an error.
+
+    A call that costs more than it is given fails with all of that spent, as on the real machine.
+    """
     targets = _jump_targets(code)
     stack: list[int] = []
     memory = _Memory()
@@ -36,6 +48,8 @@ def run(code: bytes, calldata: bytes, answer: Answer) -> bytes:
         op = code[at]
         at += 1
         steps += 1
+        gas -= _STEP_GAS
+        assert gas > 0, "out of gas"
         assert steps < 1_000_000
         match op:
             case 0x01:
@@ -91,6 +105,8 @@ def run(code: bytes, calldata: bytes, answer: Answer) -> bytes:
                 if condition:
                     assert to in targets
                     at = to
+            case 0x5A:
+                stack.append(gas)
             case 0x5B:
                 pass
             case _ if 0x60 <= op <= 0x7F:
@@ -107,10 +123,18 @@ def run(code: bytes, calldata: bytes, answer: Answer) -> bytes:
                 memory.reach(start + size)
                 return bytes(memory[start : start + size])
             case 0xFA:
-                _gas, address, start, size, out, out_size = (stack.pop() for _ in range(6))
+                wanted, address, start, size, out, out_size = (stack.pop() for _ in range(6))
                 assert (out, out_size) == (0, 0)
                 memory.reach(start + size)
-                success, returned = answer(address, bytes(memory[start : start + size]))
+                data = bytes(memory[start : start + size])
+                gas -= _CALL_GAS
+                given, needed = min(wanted, gas - gas // 64), cost(address, data)
+                if needed > given:
+                    answer(address, data)
+                    success, returned, needed = False, b"", given
+                else:
+                    success, returned = answer(address, data)
+                gas -= needed
                 stack.append(int(success))
             case _:
                 raise AssertionError(f"opcode {op:#x} at {at - 1}")

@@ -30,9 +30,9 @@ def welcome(*, heartbeat_ms: int = 15_000, protocol: str = "rtserver.v1") -> dic
     }  # fmt: skip
 
 
-def heartbeat(seqs: Mapping[str, int]) -> dict[str, Any]:
-    """A heartbeat with what the server sent last on each channel."""
-    return {"type": "heartbeat", "time": 1, "heads": {}, "seqs": dict(seqs)}
+def heartbeat(seqs: Mapping[str, int], checksums: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A heartbeat with what the server sent last on each channel, and what it has there."""
+    return {"type": "heartbeat", "time": 1, "heads": {}, "seqs": dict(seqs), "checksums": dict(checksums or {})}
 
 
 def block_frame(

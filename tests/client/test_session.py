@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rtserver.client.events import Beat, BlockUpdate, Connected, Failed, Mismatch, Update
 from rtserver.client.roster import MAX_HELD, Phase
 from rtserver.client.session import MAX_WRONG_SNAPSHOTS, Session
+from rtserver.wire.checksum import checksum_of
 
 from .messages import Told, block_frame, block_json, heartbeat, welcome
 from .wire import Wire
@@ -264,3 +265,22 @@ def test_a_heartbeat_is_answered_and_reveals_a_lost_last_message(wire: Wire, tol
     wire.say(heartbeat({A: 2}))
     assert [m["type"] for m in wire.sent()] == ["pong"]  # it is being healed already
     assert wire.session.stats.reasons == {"missed": 1}
+
+
+def test_a_heartbeat_proves_a_copy_or_reveals_what_was_altered_on_the_way(wire: Wire, told: Told) -> None:
+    wire.join(told)
+    mine = checksum_of(told.state)
+    proofs = wire.session.stats.proofs
+    (event,) = wire.say(heartbeat({A: 1}, {A: mine, B: 5}))
+    assert isinstance(event, Beat)
+    assert wire.session.stats.proofs == proofs + 1
+    mismatch, _ = wire.say(heartbeat({A: 1}, {A: mine + 1}))
+    assert isinstance(mismatch, Mismatch)
+    assert (mismatch.channel, mismatch.on, mismatch.theirs - mismatch.ours) == (A, "heartbeat", 1)
+    *_, request = wire.sent()
+    assert (request["type"], request["reason"]) == ("resync", "checksum")
+    wire.say(*told.snapshot(request["id"]))
+    assert wire.session.checksum_ok
+    # One of another place says nothing of this copy: only that it is another place.
+    wire.say(heartbeat({A: 2}, {A: mine + 1}))
+    assert wire.session.stats.reasons == {"checksum": 1, "missed": 1}

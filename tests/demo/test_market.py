@@ -72,8 +72,7 @@ async def test_showpieces_keep_owner_and_liquidity(lab: Lab) -> None:
     for nft in (before[i] for i in words["shared"].token_ids):
         assert ranges[nft.pool, nft.lower, nft.upper] == 2
     market = Market(lab, seed=1, config=MarketConfig(kept=kept))
-    for _ in range(60):
-        await market.step()
+    await market.steps(60)
     for token_id, nft in before.items():
         assert lab.nft(token_id).owner == nft.owner
         assert lab.nft(token_id).liquidity >= nft.liquidity

@@ -17,8 +17,12 @@ from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.domain.update import BlockUpdate
+from rtserver.edge.connections import EdgeRunner
+from rtserver.edge.docs import docs_routes
 from rtserver.edge.health import Health
+from rtserver.edge.pages import page_routes
 from rtserver.edge.problems import problem_middleware
+from rtserver.edge.proxies import Proxies
 from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets
 from rtserver.hub.hub import Hub
@@ -44,7 +48,7 @@ def position(token_id: int, value: str | None = "10.00") -> JsonObject:
 class Served:
     """A server, the engine that a test plays, and clients for it."""
 
-    def __init__(self, limits: Limits, origins: tuple[str, ...], chain_ids: tuple[int, ...]) -> None:
+    def __init__(self, limits: Limits, origins: tuple[str, ...], chain_ids: tuple[int, ...], proxies: Proxies) -> None:
         self.now = 5000.0
         self.metrics = Metrics()
         self.hub = Hub(self, limits, self.metrics, clock=lambda: self.now)
@@ -55,15 +59,24 @@ class Served:
         self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),))
         self.health = Health(self.hub, chains, self.metrics)
         self.sockets = Sockets(self.hub, self.rest, origins)
-        self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins)])
-        self.app.add_routes([*self.rest.routes(), *self.health.routes(), *self.sockets.routes()])
+        self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
+        self.app.add_routes(
+            [*self.rest.routes(), *self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()]
+        )
         self.port = 0
+        self.runner: EdgeRunner
         self.http: aiohttp.ClientSession
         # What the engine answers: a state, or a refusal; a name that is missing is never answered.
         self.states: dict[str, State | ClientError] = {}
         self.wanted: list[str] = []
         self.was_wanted = asyncio.Event()
         self.head: Header | None = None
+
+    @property
+    def connections(self) -> list[web.RequestHandler]:
+        """Return what is connected."""
+        assert self.runner.server is not None
+        return self.runner.server.connections
 
     # --- the engine's side ----------------------------------------------------------------------------
 
@@ -124,11 +137,20 @@ async def receive(socket: ClientConnection, *types: str) -> list[Json]:
 
 @asynccontextmanager
 async def served(
-    *, limits: Limits | None = None, origins: tuple[str, ...] = ("*",), chain_ids: tuple[int, ...] = (CHAIN,)
+    *,
+    limits: Limits | None = None,
+    origins: tuple[str, ...] = ("*",),
+    chain_ids: tuple[int, ...] = (CHAIN,),
+    trusted: tuple[str, ...] = (),
+    **times: float,
 ) -> AsyncIterator[Served]:
-    """Serve on a free port."""
-    made = Served(limits or Limits(), origins, chain_ids)
-    runner = web.AppRunner(made.app, access_log=None, shutdown_timeout=0.1)
+    """Serve on a free port; times in seconds as an EdgeRunner takes them."""
+    proxies = Proxies(trusted)
+    made = Served(limits or Limits(), origins, chain_ids, proxies)
+    runner = EdgeRunner(
+        made.app, limits=made.hub.limits, metrics=made.metrics, proxies=proxies, shutdown_timeout=0.1, **times
+    )
+    made.runner = runner
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     made.port = runner.addresses[0][1]

@@ -95,7 +95,7 @@ async def test_several_chains_have_to_be_told_apart() -> None:
 async def test_a_snapshot_is_a_resume_point_with_an_etag(server: Served) -> None:
     server.states[ONE] = {"1": position(1)}
     response, body = await server.get(f"/api/v1/snapshot?channel={ONE}")
-    stream = server.hub.peek(next(iter(server.hub._channels.values())))
+    stream = server.hub.peek(next(iter(server.hub._openings._channels.values())))
     assert stream is not None
     assert body["state"] == {"1": position(1)}
     assert (body["cursor"], body["seq"], body["epoch"]) == (stream.cursor, 0, stream.epoch)

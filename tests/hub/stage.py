@@ -9,7 +9,7 @@ from rtserver.domain.chain import BlockRef, Header, Rollback
 from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
-from rtserver.domain.update import BlockUpdate
+from rtserver.domain.update import BlockUpdate, LonePatches
 from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Limits
 from rtserver.hub.session import Session
@@ -45,6 +45,8 @@ class Client:
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.unsent = 0
+        # Whether what is written stays unsent.
+        self.takes_nothing = False
         self.frames: list[bytes] = []
         self.codes: list[CloseCode] = []
         self.is_cut = False
@@ -58,6 +60,8 @@ class Client:
 
     def write(self, data: bytes) -> None:
         self.frames.append(data)
+        if self.takes_nothing:
+            self.unsent += len(data)
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
@@ -142,8 +146,8 @@ class Stage:
         head = self.head[chain_id] = header(self.head[chain_id].number + 1)
         patch: JsonObject = {"value": value, "block": head.number}
         text = f'{{"value":{json.dumps(value)},"block":{head.number}}}'
-        patched = {one.name: {key: (3, text)} for one in channels}
-        update = BlockUpdate(chain_id=chain_id, header=head, patched=patched)
+        update = BlockUpdate(chain_id=chain_id, header=head)
+        self._say(update, [one.name for one in channels], key, 3, text)
         for one in channels:
             self.truth[one.name][key].update(patch)
         if opened is not None:
@@ -156,8 +160,15 @@ class Stage:
         head = self.head[one.chain_id] = header(self.head[one.chain_id].number + 1)
         patch: JsonObject = {"value": text} | ({"block": head.number} if also_block else {})
         self.truth[one.name][key].update(patch)
-        patched = {one.name: {key: (3 if also_block else 1, json.dumps(patch))}}
-        self.hub.publish(BlockUpdate(chain_id=one.chain_id, header=head, patched=patched))
+        update = BlockUpdate(chain_id=one.chain_id, header=head)
+        self._say(update, [one.name], key, 3 if also_block else 1, json.dumps(patch))
+        self.hub.publish(update)
+
+    def _say(self, update: BlockUpdate, names: list[str], key: str, fields: int, text: str) -> None:
+        """Put a text into an update: channels with one object take it either way, and do so by turns."""
+        lone = [name for name in names if len(self.truth[name]) == 1 and update.header.number % 3]
+        update.lone.append(LonePatches(fields, lone, [text] * len(lone)))
+        update.patched.update({name: {key: (fields, text)} for name in names if name not in lone})
 
     def change(self, one: Channel, change: Change) -> None:
         """Mine a block with any change of one channel; the truth follows key by key."""
@@ -184,6 +195,16 @@ class Stage:
         rollback = Rollback(to=BlockRef(number=to.number, hash=to.hash), dropped=dropped)
         self.hub.publish(BlockUpdate(chain_id=chain_id, header=head, rollback=rollback, changes=changes))
         return head
+
+    def lose_chain(self, *changed: Channel) -> None:
+        """Reorganise deeper than can be known."""
+        head = self.head[CHAIN] = header(self.head[CHAIN].number + 1, branch=99)
+        patch: JsonObject = {"value": "anew", "block": head.number}
+        for one in changed:
+            self.truth[one.name]["0"].update(patch)
+        changes = {one.name: Change(patch={"0": patch}) for one in changed}
+        rollback = Rollback(to=None, dropped=())
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=head, rollback=rollback, changes=changes))
 
     def later(self, seconds: float) -> None:
         """Let time pass, and the hub notice."""

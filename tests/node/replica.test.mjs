@@ -184,6 +184,22 @@ test("a heartbeat is answered and reveals a lost last message", async () => {
   assert.equal(socket.took("resync")[0].reason, "missed");
 });
 
+test("a heartbeat reveals a copy that was altered on the way", async () => {
+  const channel = owner();
+  const { socket, updates } = await watching(channel);
+  const beat = (checksum) => ({ type: "heartbeat", time: 1, heads: {}, seqs: { [channel.name]: channel.seq }, checksums: { [channel.name]: checksum } });
+  const { checksum } = channel.snapshot();
+  await socket.says(beat(checksum));
+  assert.equal(socket.took("resync").length, 0);
+  await socket.says(beat(checksum ^ 1));
+  assert.equal(socket.took("resync")[0].reason, "checksum");
+  await socket.says(channel.snapshot());
+  assert.deepEqual(updates.at(-1).copy, channel.state);
+  // One of another place says nothing of this copy.
+  await socket.says({ ...beat(checksum ^ 1), seqs: { [channel.name]: channel.seq - 1 } });
+  assert.equal(socket.took("resync").length, 1);
+});
+
 test("watchPositions types the amounts, finds the only chain, keeps unknown null", async () => {
   const raw = {
     tokenId: "17", liquidity: "340282366920938463463374607431768211455", amount0: "123456789012345678901234567890",

@@ -218,6 +218,12 @@ class Follower:
                 assert not patched.keys() & {*change.set, *change.patch, *change.remove}
             texts = {key: json.loads(text) for key, (_, text) in patched.items()}
             apply(self.states[name], Change(patch=texts))
+        lone = [pair for batch in update.lone for pair in zip(batch.channels, batch.texts, strict=True)]
+        assert len(dict(lone)) == len(lone)
+        assert not dict(lone).keys() & (update.changes.keys() | update.patched.keys())
+        for name, text in lone:
+            (key,) = self.states[name]
+            apply(self.states[name], Change(patch={key: json.loads(text)}))
         for name, state in update.opened.items():
             self.states[name] = copy.deepcopy(state)
         for name, error in update.refused.items():

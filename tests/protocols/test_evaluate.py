@@ -11,7 +11,8 @@ from rtserver.domain.clmath.amounts import amounts_at
 from rtserver.domain.clmath.fees import growth_inside, owed
 from rtserver.domain.clmath.tick_math import sqrt_ratio_at_tick
 from rtserver.domain.ids import Address, Liquidity, RawAmount, SqrtPriceX96, Tick, TokenId
-from rtserver.protocols.uniswap_v3.evaluate import evaluate_pool_price, evaluate_range, position_view
+from rtserver.protocols.base import Patches
+from rtserver.protocols.uniswap_v3.evaluate import evaluate_pool_price, evaluate_ranges, position_view
 from rtserver.protocols.uniswap_v3.state import Nft, Pool, Range, Token
 
 OWNER, T0, T1 = (Address(f"0x{digit * 40}") for digit in "123")
@@ -69,7 +70,7 @@ def test_a_position_shows_what_the_formulas_say(
     tokens = _token(T0), _token(T1)
     sets: list[Nft] = []
     moved = evaluate_pool_price(pool, *tokens)
-    evaluate_range(rng, moved, *cents, sets, [])
+    assert evaluate_ranges(pool, [rng], moved, *cents, sets, {}) == []
     assert sets == [nft]
     view = position_view(nft, (1, "uniswap-v3", *tokens))
 
@@ -103,7 +104,7 @@ def test_a_position_shows_what_the_formulas_say(
         assert abs(Fraction(shown) * 100 - exact) <= Fraction(1, 2)
 
     # Evaluating again without a change says nothing.
-    patches: list[object] = []
+    patches: dict[int, Patches] = {}
     sets.clear()
-    evaluate_range(rng, evaluate_pool_price(pool, *tokens), *cents, sets, patches)  # type: ignore[arg-type]
-    assert (sets, patches) == ([], [])
+    evaluate_ranges(pool, [rng], evaluate_pool_price(pool, *tokens), *cents, sets, patches)
+    assert (sets, [batch.texts for batch in patches.values() if batch.texts]) == ([], [])

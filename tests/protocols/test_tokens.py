@@ -15,6 +15,7 @@ from rtserver.protocols.tokens import (
     decode_decimals,
     decode_symbol,
     symbol_call,
+    token_flags,
 )
 
 TOKEN = Address("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed")
@@ -75,6 +76,46 @@ def test_any_answer_gives_something_short_and_printable(answer: bytes) -> None:
 )
 def test_decimals(answer: bytes | None, decimals: int | None) -> None:
     assert decode_decimals(answer) == decimals
+
+
+SIX = (6).to_bytes(32, "big")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "decimals", "flags"),
+    [
+        (_string("WETH"), SIX, []),
+        (_string("USD₮0"), SIX, []),
+        (b"MKR".ljust(32, b"\0"), SIX, []),
+        (_string("x" * MAX_SYMBOL), SIX, []),
+        (b"", b"", ["noCode", "symbolMissing", "decimalsMissing"]),
+        (None, None, ["symbolMissing", "decimalsMissing"]),
+        (None, SIX, ["symbolMissing"]),
+        (_string("\u202e\0"), SIX, ["symbolMissing"]),
+        (_string("a\u200bb"), SIX, ["symbolAltered"]),
+        (_string(" WETH"), SIX, ["symbolAltered"]),
+        (_string("x" * (MAX_SYMBOL + 1)), SIX, ["symbolAltered"]),
+        (_string("€" * 4 * MAX_SYMBOL), SIX, ["symbolAltered"]),
+        (_string(b"\xff\xfeAB"), SIX, ["symbolAltered"]),
+        (_string("<img src=x>"), SIX, ["symbolMarkup"]),
+        (_string("<script>\x1b"), None, ["symbolAltered", "symbolMarkup", "decimalsMissing"]),
+        (_string("BIG"), b"\xff" * 32, ["decimalsMissing"]),
+        (_string("BIG"), (MAX_DECIMALS + 1).to_bytes(32, "big"), ["decimalsMissing"]),
+    ],
+)
+def test_flags(symbol: bytes | None, decimals: bytes | None, flags: list[str]) -> None:
+    assert token_flags(symbol, decimals) == flags
+
+
+@given(st.none() | st.binary(max_size=300), st.none() | st.binary(max_size=70))
+def test_a_symbol_without_a_flag_is_what_the_token_says(symbol: bytes | None, decimals: bytes | None) -> None:
+    flags = token_flags(symbol, decimals)
+    shown = decode_symbol(TOKEN, symbol)
+    assert ("symbolMissing" in flags) == (shown == SHORT)
+    if not {"symbolMissing", "symbolAltered"} & set(flags):
+        assert symbol is not None
+        assert shown.encode() in symbol
+    assert ("decimalsMissing" in flags) == (decode_decimals(decimals) is None)
 
 
 def test_calls() -> None:

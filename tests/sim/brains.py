@@ -9,7 +9,7 @@ from rtserver.client.events import Failed
 from rtserver.client.roster import Phase
 from rtserver.client.session import Session
 
-from .replica import Copy, Replica
+from .replica import Copy, Move, Replica
 
 __all__ = ["Brain", "Independent", "Shipped"]
 
@@ -53,6 +53,9 @@ class Brain(Protocol):
 
     def is_live(self, channel: str) -> bool:
         """Return whether the copy is what the client would show as exact."""
+
+    def take_moves(self) -> list[Move]:
+        """Return the changes applied since the last call, if it keeps them."""
 
     @property
     def noticed(self) -> Counter[str]:
@@ -158,6 +161,11 @@ class Independent:
         """Return whether nothing is awaited for a channel."""
         return self._is_open and channel in self._replica.copies and channel not in self._replica.waiting
 
+    def take_moves(self) -> list[Move]:
+        """Return the changes applied since the last call."""
+        moves, self._replica.moves = self._replica.moves, []
+        return moves
+
     @property
     def noticed(self) -> Counter[str]:
         """Return what was noticed."""
@@ -256,6 +264,10 @@ class Shipped:
     def is_live(self, channel: str) -> bool:
         """Return whether a channel is live."""
         return self._session.phase(channel) is Phase.LIVE
+
+    def take_moves(self) -> list[Move]:
+        """Return nothing: it tells of frames, not of where a copy was before."""
+        return []
 
     @property
     def noticed(self) -> Counter[str]:

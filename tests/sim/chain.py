@@ -13,7 +13,7 @@ from rtserver.domain.diff import JsonObject, JsonValue, State
 from rtserver.domain.ids import Address, BlockHash, ChainId, TokenId
 from rtserver.protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
 
-__all__ = ["OWNERS", "POOLS", "PROTOCOL", "TOKENS", "Block", "ChainModel", "channels_of"]
+__all__ = ["OWNERS", "POOLS", "PROTOCOL", "TOKENS", "Block", "ChainModel", "channels_of", "rollback_between"]
 
 PROTOCOL: Final = "uniswap-v3"
 OWNERS: Final = tuple(Address(f"0x{digit * 40}") for digit in "abc")
@@ -118,7 +118,7 @@ class ChainModel:
             # Longer, as long, or shorter than what it replaces; never empty.
             self.extend(self._rng.randrange(1, depth + 2), line[depth])
         self.left.append(old)
-        return _rollback(old, self.head)
+        return rollback_between(old, self.head)
 
     def learn(self) -> None:
         """Know one more position's history: fees that were null get a value, at no new block."""
@@ -160,7 +160,8 @@ def _views(block: Block, known: frozenset[int]) -> dict[int, JsonObject]:
     return views
 
 
-def _rollback(old: Block, new: Block) -> Rollback:
+def rollback_between(old: Block, new: Block) -> Rollback:
+    """Return what has to be undone on the way from one block to another; `dropped` is empty where nothing has."""
     dropped: list[BlockHash] = []
     mine, theirs = old, new
     while mine is not theirs:

@@ -15,7 +15,7 @@ import orjson
 from rtserver.domain.chain import Rollback
 from rtserver.domain.diff import Change, EncodedPatch, JsonObject, State, diff
 from rtserver.domain.errors import ClientError
-from rtserver.domain.update import BlockUpdate
+from rtserver.domain.update import BlockUpdate, LonePatches
 from rtserver.protocols.channels import Channel
 
 from .chain import Block, ChainModel
@@ -134,12 +134,19 @@ class ScriptedEngine:
             change.set = {key: sets.setdefault(id(state[key]), dict(state[key])) for key in change.set}
             change.patch = {key: patches.setdefault(id(state[key]), patch) for key, patch in change.patch.items()}
             _apply_in_place(self._published[name], change)
+            is_lone = False
             if as_text and change.patch:
-                update.patched[name] = {
+                encoded = {
                     key: texts.setdefault(id(state[key]), _encoded(patch)) for key, patch in change.patch.items()
                 }
                 change = Change(set=change.set, remove=change.remove)
-            if change or self._rng.random() < 0.05:
+                if name.startswith("position:"):
+                    ((fields, text),) = encoded.values()
+                    update.lone.append(LonePatches(fields, [name], [text]))
+                    is_lone = True
+                else:
+                    update.patched[name] = encoded
+            if (change or self._rng.random() < 0.05) and not is_lone:
                 update.changes[name] = change
         for name, state in new.items():
             assert self._published[name] == state, f"{name}: diff lost something"

@@ -9,17 +9,12 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["TAMPERING", "TRANSPORT", "alter", "is_value_fault"]
+__all__ = ["TAMPERING", "TRANSPORT", "alter"]
 
 # Frames that don't arrive as they were sent: no copy may ever be wrong by these, not for a moment.
 TRANSPORT: Final = ("lose", "repeat", "swap", "garble")
 # Frames that were changed and are still readable: a copy may be wrong until the next proof.
 TAMPERING: Final = ("value", "key", "place")
-
-
-def is_value_fault(kind: str) -> bool:
-    """Return whether only a checksum can reveal it."""
-    return kind in ("value", "key")
 
 
 def alter(payload: bytes, kind: str, rng: random.Random) -> bytes | None:

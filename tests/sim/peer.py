@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rtserver.hub.session import Session
 
 from .brains import Brain
-from .faults import TAMPERING, TRANSPORT, alter, is_value_fault
+from .faults import TAMPERING, TRANSPORT, alter
 from .wire import Wire, payload_of
 
 __all__ = ["Fault", "Peer"]
@@ -43,8 +43,6 @@ class Peer:
     session: Session | None = None
     up: deque[bytes] = field(default_factory=deque)
     fault: Fault | None = None
-    # Once a value was changed on the way, copies may be wrong until the next checksum; a heartbeat has none.
-    awaits_proof: bool = False
     injected: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -98,7 +96,6 @@ class Peer:
             else:
                 arriving = [damaged]
         self.injected[kind] += 1
-        self.awaits_proof = self.awaits_proof or is_value_fault(kind)
         self.say(f"{self.name} suffers {kind} of {payload[:100].decode()}")
         self.fault = Fault(kind, self.brain.noticed.copy())
         for part in arriving:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["Copy", "Replica"]
+__all__ = ["Copy", "Move", "Replica"]
 
 _UNANSWERED_S: Final = 20.0
 
@@ -24,6 +24,16 @@ class Copy:
     cursor: str
     block_hash: str
     state: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Move:
+    """A change that was applied: from which block to which, and what its frame told of a reorganisation."""
+
+    channel: str
+    before: str
+    after: str
+    rollback: dict[str, Any] | None
 
 
 def _checksum(state: dict[str, Any]) -> int:
@@ -53,6 +63,7 @@ class Replica:
         self.noticed: Counter[str] = Counter()
         self.resumed: list[str] = []
         self.out: list[dict[str, Any]] = []
+        self.moves: list[Move] = []
         self._parts: dict[str, dict[int, Any]] = {}
 
     def ask(self, channel: str, now: float, kind: str = "subscribe", **more: Any) -> None:
@@ -86,14 +97,20 @@ class Replica:
                 self._joined(message, now)
             case "block":
                 for change in message["changes"]:
+                    assert "rollback" not in message or "checksum" in change, "a rollback proves every channel"
                     if change["channel"] in self.wanted:
-                        self._apply(change, message["block"]["hash"], now)
+                        self._apply(change, message["block"]["hash"], message.get("rollback"), now)
             case "heartbeat":
                 self.out.append({"type": "pong"})
                 for channel, seq in message["seqs"].items():
                     copy = self.copies.get(channel)
-                    if channel in self.wanted and channel not in self.waiting and copy and copy.seq != seq:
+                    if channel not in self.wanted or channel in self.waiting or copy is None:
+                        continue
+                    checksums = message.get("checksums", {})
+                    if copy.seq != seq:
                         self._heal(channel, "missed", now)
+                    elif channel in checksums and _checksum(copy.state) != checksums[channel]:
+                        self._heal(channel, "checksum", now)
             case "error" if message.get("id") in self.wanted:
                 if "retryAfterMs" in message:
                     self.waiting[message["id"]] = now + message["retryAfterMs"] / 1000
@@ -128,7 +145,7 @@ class Replica:
         if copy is None or (copy.epoch, copy.seq) != (message["epoch"], message["seq"]):
             self._heal(channel, "missed", now)
 
-    def _apply(self, change: dict[str, Any], block_hash: str, now: float) -> None:
+    def _apply(self, change: dict[str, Any], block_hash: str, rollback: dict[str, Any] | None, now: float) -> None:
         channel, copy = change["channel"], self.copies.get(change["channel"])
         fits = copy is not None and copy.epoch == change["epoch"] and copy.seq == change["prev"]
         if not fits or copy is None:
@@ -142,6 +159,7 @@ class Replica:
         if "checksum" in change and _checksum(state) != change["checksum"]:
             self._heal(channel, "checksum", now)
             return
+        self.moves.append(Move(channel, copy.block_hash, block_hash, rollback))
         self.copies[channel] = Copy(change["epoch"], change["seq"], change["cursor"], block_hash, state)
 
     def tick(self, now: float) -> None:

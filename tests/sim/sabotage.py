@@ -13,19 +13,23 @@ from rtserver.client import replica as client_replica
 from rtserver.domain import diff as diff_module
 from rtserver.domain.diff import Change, compose
 from rtserver.domain.ids import ChainId
-from rtserver.hub import hub as hub_module
+from rtserver.hub import catching_up as catching_up_module
+from rtserver.hub import heartbeats as heartbeats_module
 from rtserver.hub import stream as stream_module
 from rtserver.hub.hub import Hub
+from rtserver.hub.joining import Joining
+from rtserver.hub.laggards import Laggards
+from rtserver.hub.openings import Openings
 from rtserver.hub.session import Session
 from rtserver.hub.stream import Stream
 from rtserver.wire.messages import BlockRefMessage, ChangeMessage, Heartbeat
 
 __all__ = ["SABOTAGES"]
 
-_join = Hub._join
+_join = Joining.join
 _publish = Hub.publish
-_begin_lag = Hub._begin_lag
-_let_go = Hub._let_go
+_begin_lag = Laggards.begin
+_let_go = Laggards.let_go
 _apply = Stream.apply
 _apply_copy = client_replica.Replica.apply
 
@@ -35,8 +39,8 @@ def _late_registration() -> Iterator[None]:
     """Let a step go by between a snapshot and the registration, as with two awaits."""
     late: list[tuple[Stream, Session]] = []
 
-    def join(hub: Hub, session: Session, stream: Stream, *args: Any, **options: Any) -> None:
-        _join(hub, session, stream, *args, **options)
+    def join(joining: Joining, session: Session, stream: Stream, *args: Any, **options: Any) -> None:
+        _join(joining, session, stream, *args, **options)
         stream.listeners.pop(session, None)
         late.append((stream, session))
 
@@ -48,22 +52,20 @@ def _late_registration() -> Iterator[None]:
             if session.joined.get(stream.channel) is stream:
                 stream.listeners[session] = None
 
-    with patch.object(Hub, "_join", join), patch.object(Hub, "publish", publish):
+    with patch.object(Joining, "join", join), patch.object(Hub, "publish", publish):
         yield
 
 
-def _lag_one_late(hub: Hub, session: Session, *args: Any) -> None:
-    _begin_lag(hub, session, *args)
+def _lag_one_late(laggards: Laggards, session: Session, *args: Any) -> None:
+    _begin_lag(laggards, session, *args)
     session.written = {stream: stream.seq for stream in session.written}
 
 
-def _overtake(
-    hub: Hub, session: Session, due: dict[Stream, int], now: float, told: tuple[ChainId, str] | None = None
-) -> None:
-    if told is None:
-        _let_go(hub, session, due, now)
+def _overtake(laggards: Laggards, session: Session, due: dict[Stream, int], chain_id: ChainId | None = None) -> None:
+    if chain_id is None:
+        _let_go(laggards, session, due)
     else:
-        hub._catch_up(session, due, now, told)
+        laggards._catching_up.bring(session, due)
 
 
 def _forget_removals(first: Change, second: Change) -> Change:
@@ -76,6 +78,10 @@ def _silent_heartbeat(**fields: Any) -> Heartbeat:
     return Heartbeat(**{**fields, "seqs": {}})
 
 
+def _unproving_heartbeat(**fields: Any) -> Heartbeat:
+    return Heartbeat(**{**fields, "checksums": {}})
+
+
 def _unproved(stream: Stream, *args: Any, **options: Any) -> str:
     return _apply(stream, *args, **{**options, "prove": False})
 
@@ -85,10 +91,10 @@ def _credulous(copy: client_replica.Replica, message: ChangeMessage, block: Bloc
     return _apply_copy(copy, message, block)
 
 
-def _shut_without_a_word(hub: Hub, name: str) -> None:
-    del hub._idle_since[name]
-    hub._streams.pop(name, None)
-    hub._channels.pop(name, None)
+def _shut_without_a_word(openings: Openings, name: str) -> None:
+    del openings._idle_since[name]
+    openings.streams.pop(name, None)
+    openings._channels.pop(name, None)
 
 
 def _shallow(old: Any, new: Any) -> bool:
@@ -103,15 +109,22 @@ SABOTAGES: Final[Mapping[str, Callable[[], AbstractContextManager[object]]]] = {
     "a cursor of another epoch is believed": partial(
         patch.object, Stream, "resumable", lambda stream, cursor: stream._tag_at(cursor.seq) is not None
     ),
-    "a reopened channel keeps its epoch": partial(patch.object, Hub, "_next_epoch", lambda hub: hub._epoch),
+    "a reopened channel keeps its epoch": partial(
+        patch.object, Openings, "_next_epoch", lambda openings: openings._epoch
+    ),
     "merged changes forget what was removed": partial(patch.object, stream_module, "compose", _forget_removals),
-    "a lag begins one change late": partial(patch.object, Hub, "_begin_lag", _lag_one_late),
-    "what was held back is overtaken": partial(patch.object, Hub, "_let_go", _overtake),
+    "a lag begins one change late": partial(patch.object, Laggards, "begin", _lag_one_late),
+    "what was held back is overtaken": partial(patch.object, Laggards, "let_go", _overtake),
     "a full buffer is written to": partial(patch.object, Session, "is_full", lambda session: False),
-    "a laggard's requests are answered at once": partial(patch.object, Hub, "_is_lagging", lambda hub, session: False),
-    "heartbeats name no seqs": partial(patch.object, hub_module, "Heartbeat", _silent_heartbeat),
+    "a laggard's requests are answered at once": partial(patch.object, Laggards, "is_lagging", lambda *_: False),
+    "heartbeats name no seqs": partial(patch.object, heartbeats_module, "Heartbeat", _silent_heartbeat),
+    "heartbeats prove nothing": partial(patch.object, heartbeats_module, "Heartbeat", _unproving_heartbeat),
+    "a merged change forgets the rollback": partial(patch.object, Stream, "rollbacks_since", lambda stream, seq: []),
+    "a merged change tells the newest rollback only": partial(
+        patch.object, catching_up_module, "merged_rollback", lambda rollbacks: rollbacks[-1] if rollbacks else None
+    ),
     "a rollback proves nothing": partial(patch.object, Stream, "apply", _unproved),
     "a client applies what doesn't fit": partial(patch.object, client_replica.Replica, "apply", _credulous),
     "a nested object's lost field is told as a patch": partial(patch.object, diff_module, "_loses_inner", _shallow),
-    "an idle channel stays with the engine": partial(patch.object, Hub, "_shut", _shut_without_a_word),
+    "an idle channel stays with the engine": partial(patch.object, Openings, "_shut", _shut_without_a_word),
 }

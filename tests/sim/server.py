@@ -85,12 +85,12 @@ class Server:
     @property
     def streams(self) -> Mapping[str, Stream]:
         """Return the hub's open channels."""
-        return self.hub._streams
+        return self.hub._openings.streams
 
     @property
     def lagging(self) -> int:
         """Return how many clients lag."""
-        return len(self.hub._lagging)
+        return len(self.hub._laggards.lagging)
 
     def has_head(self, chain_id: int) -> bool:
         """Return whether a chain was heard of."""
@@ -107,7 +107,8 @@ class Server:
             assert len(stream._steps) <= RING_ENTRIES + 1, "the ring has a bound"
 
     def _publish(self, update: BlockUpdate) -> None:
-        said = {*update.patched, *(name for name, change in update.changes.items() if change)}
+        said = {*update.patched, *(name for batch in update.lone for name in batch.channels)}
+        said |= {*(name for name, change in update.changes.items() if change)}
         if update.rollback is not None:
             said |= {name for name, stream in self.streams.items() if stream.chain_id == update.chain_id}
             self._events["rollbacks"] += 1
@@ -186,10 +187,9 @@ class Server:
         """Once everyone is gone, and some time later: no channel, request or reader may be left behind."""
         hub = self.hub
         kept: dict[str, Collection[object]] = {
-            "streams": hub._streams, "channels": hub._channels, "waiting": hub._waiting, "waiters": hub._waiters,
-            "wanted": hub._wanted_at, "idle": hub._idle_since, "sessions": hub._sessions, "lagging": hub._lagging,
-            "holding": hub._holding, "engines": set().union(*(engine.wanted for engine in self.engines.values())),
-            "unanswered readers": +self._reads,
+            **hub._openings.kept(), "sessions": hub._sessions, "lagging": hub._laggards.lagging,
+            "holding": hub._laggards.holding, "unanswered readers": +self._reads,
+            "engines": set().union(*(engine.wanted for engine in self.engines.values())),
         }  # fmt: skip
         assert not any(kept.values()), f"left behind: { {name: list(left) for name, left in kept.items() if left} }"
 

@@ -2,7 +2,7 @@
 
 The hub, its sessions and streams are the real ones; only clock, chain and network are made up. A run goes
 through three phases: accidents (everything may happen); quiet (no more accidents, nothing published: the
-heartbeat alone has to reveal what was lost); proof (each chain reorganises once, so every copy is proved).
+heartbeat alone has to reveal what was lost or altered); proof (each chain reorganises once, so every copy is proved).
 After each, what clients hold is compared with the chain computed anew.
 """
 
@@ -18,7 +18,7 @@ from rtserver.hub.session import Session
 from rtserver.wire.codes import CloseCode
 
 from .brains import Independent, Shipped
-from .chain import ChainModel
+from .chain import ChainModel, rollback_between
 from .engine import Truth
 from .peer import Peer
 from .server import BY_NAME, CHANNELS, LIMITS, Server
@@ -157,6 +157,7 @@ class Simulation:
 
     def _judge(self, peer: Peer) -> None:
         """Compare every copy with the truth at its place; a client without accidents never resyncs."""
+        moves = peer.brain.take_moves()
         if peer.fault_rate and peer.is_tampered_with:
             return
         if not peer.fault_rate:
@@ -164,6 +165,16 @@ class Simulation:
             noticed = peer.brain.noticed
             # Whoever asks again because an answer takes too long gets both answers, and may heal from that.
             assert noticed["unanswered"] or not noticed - harmless, f"{peer.name} resyncs: {noticed}"
+        for move in moves:
+            chain = self._chains[BY_NAME[move.channel].chain_id]
+            undone = rollback_between(chain.blocks[move.before], chain.blocks[move.after])
+            if undone.dropped:
+                told = move.rollback
+                assert told is not None, f"{peer.name}'s {move.channel} goes to another branch without a word"
+                assert undone.to is not None
+                assert told["to"] is None or told["to"]["number"] <= undone.to.number, "the rollback goes far enough"
+                assert {*undone.dropped} <= {*told["dropped"]}, "every block that the copy was built on is dropped"
+                self.outcome.events["rollbacks told"] += 1
         for name in peer.brain.wanted:
             copy = peer.brain.copy(name)
             if copy is None:
@@ -176,12 +187,9 @@ class Simulation:
                 anew = chain.state_of(channel, chain.blocks[copy.block_hash], truth.known)
                 assert copy.state == anew, f"{peer.name}'s {name} is not that of the block that it names"
 
-    def _judge_at_rest(self, phase: str, *, proved: bool) -> None:
+    def _judge_at_rest(self, phase: str) -> None:
         """Compare every copy with the chain computed anew at the block that it names, and at the head."""
         for peer in self._peers:
-            if peer.awaits_proof and not proved:
-                self.outcome.events["clients to be proved"] += 1
-                continue
             for name in peer.brain.wanted:
                 copy = peer.brain.copy(name)
                 assert copy is not None, f"{phase}: {peer.name} has no {name}"
@@ -209,9 +217,9 @@ class Simulation:
                     self._happen()
                 self._is_wild = False
                 self._calm_down()
-                self._judge_at_rest("quiet", proved=False)
+                self._judge_at_rest("quiet")
                 self._prove()
-                self._judge_at_rest("proof", proved=True)
+                self._judge_at_rest("proof")
                 self._leave_nothing()
         except (AssertionError, LookupError, ValueError, TypeError) as error:
             raise SimulationFailure(self.outcome.seed, f"{type(error).__name__}: {error}") from error

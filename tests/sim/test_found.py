@@ -70,13 +70,18 @@ def test_who_asks_and_does_not_read_costs_no_memory() -> None:
         stage.hub.resync(stage.session, _CHANNEL, f"again {request}")
     assert stage.wire.get_write_buffer_size() < LAG_BYTES + 50_000
     stage.wire.is_stalled = False
-    before = [message["type"] for message in stage.received()]
+    before = list(stage.received())
     stage.hub.tick()
     after = list(stage.received())
-    assert before[0] == "welcome"
-    # One answer for all that was asked meanwhile, to the newest request, and it is whole.
-    assert [message["type"] for message in after] == ["snapshot", "subscribed"]
-    assert {message["id"] for message in after} == {"again 49"}
+    assert before[0]["type"] == "welcome"
+    # One snapshot for all that was asked meanwhile, by the newest request's id, and a reply to each of the others.
+    assert [message["type"] for message in after] == ["snapshot", *["subscribed"] * (len(after) - 1)]
+    assert {message.get("how") for message in after[1:]} == {"snapshot"}
+    asked = [*range(50), *(f"again {request}" for request in range(50))]
+    replied = [message["id"] for message in (*before, *after) if message["type"] != "welcome"]
+    assert after[0]["id"] == "again 49"
+    assert len(after) > 90
+    assert {*replied} == {*asked}
     stage.change(_CHANNEL, text="y")
     (block,) = stage.received()
     assert block["changes"][0]["prev"] == after[1]["seq"]

@@ -10,16 +10,16 @@ from ...domain.diff import EncodedPatch, JsonObject
 from ...domain.ids import Address, TokenId
 from ..base import Evaluation, Prices, QuotePool
 from .discovery import OwnerWatch
-from .evaluate import evaluate_pool_price, evaluate_range, pool_view, position_view
-from .folding import Folding
+from .evaluate import evaluate_pool_price, evaluate_ranges, pool_view, position_view
 from .history import Histories
+from .keeping import Keeping
 from .reading import Reading
 from .state import Nft, Pool, Range
 
 __all__ = ["UniswapV3Book"]
 
 
-class UniswapV3Book(Folding, Reading, Histories):
+class UniswapV3Book(Keeping, Reading, Histories):
     """The positions of one Uniswap v3 deployment on one chain."""
 
     # --- wishes ---------------------------------------------------------------------------------------
@@ -193,13 +193,9 @@ class UniswapV3Book(Folding, Reading, Histories):
             if self._tokens_of(pool) is None or not pool.is_ready():
                 self._dirty_ranges.update(mine)
                 continue
-            move, ticks = moves.get(pool), pool.ticks
             cents0, cents1 = prices.get(pool.token0), prices.get(pool.token1)
-            for rng in mine:
-                if rng.core_read and ticks[rng.lower] is not None and ticks[rng.upper] is not None:
-                    evaluate_range(rng, move, cents0, cents1, whole, result.patches)
-                else:
-                    self._dirty_ranges.add(rng)
+            unread = evaluate_ranges(pool, mine, moves.get(pool), cents0, cents1, whole, result.patches)
+            self._dirty_ranges.update(unread)
         for nft in whole:
             shown = self._view(nft)
             assert shown is not None

@@ -8,16 +8,17 @@ A patch is text from the start: building a dict, comparing its strings and encod
 the arithmetic. Changes are found by comparing integers, and only a changed integer becomes text.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from ...domain.clmath.fees import MASK_128, MASK_256
 from ...domain.diff import EncodedPatch, JsonObject
-from ...domain.ids import Address, TokenId
-from ...domain.text import cents_text, price_text
+from ...domain.text import CENTS, cents_text, price_text
 from ..addresses import checksum
+from ..base import Patches, patches_with
 from .state import WHOLE, Nft, Pool, Range, Token
 
-__all__ = ["TICK_AND_PRICE", "evaluate_pool_price", "evaluate_range", "pool_view", "position_view"]
+__all__ = ["TICK_AND_PRICE", "evaluate_pool_price", "evaluate_ranges", "pool_view", "position_view"]
 
 _HALF: Final = 1 << 127
 # Which fields a patch holds: a later patch that holds at least the same makes an earlier one needless.
@@ -30,6 +31,7 @@ _VALUE: Final = 32
 _FEES_USD: Final = 64
 _ACTIVE: Final = 128
 _OWNER_AND_LIQUIDITY: Final = 256
+_SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
 
 Static = tuple[int, str, Token, Token]
 
@@ -53,158 +55,179 @@ def evaluate_pool_price(pool: Pool, token0: Token, token1: Token) -> EncodedPatc
     return TICK_AND_PRICE, f',"tick":{pool.tick},"price":"{price}"'
 
 
-def evaluate_range(
-    rng: Range,
+def evaluate_ranges(
+    pool: Pool,
+    ranges: Iterable[Range],
     moved: EncodedPatch | None,
     cents0: int | None,
     cents1: int | None,
     sets: list[Nft],
-    patches: list[tuple[TokenId, Address, EncodedPatch]],
-) -> None:
-    """Evaluate every position of a range that is ready.
+    patches: dict[int, Patches],
+) -> list[Range]:
+    """Evaluate every position of a pool's ranges; return the ranges of which something is still unread.
 
     Args:
-        rng: The range; all that it needs has been read.
-        moved: What `evaluate_pool_price` returned for its pool in this step.
+        pool: The pool; all that is kept of it has been read.
+        ranges: Ranges of it.
+        moved: What `evaluate_pool_price` returned for the pool in this step.
         cents0: US cents × 2^128 per smallest unit of token0, or None without a price.
         cents1: The same of token1.
         sets: Takes the positions that have to be told whole: new ones, and those that gained a null.
         patches: Takes the changed fields of the others; a position without a change is in neither.
     """
-    pool = rng.pool
-    tick, lower, upper = pool.tick, rng.lower, rng.upper
-    outside_lower, outside_upper = pool.ticks[lower], pool.ticks[upper]
-    assert outside_lower is not None and outside_upper is not None
-    if tick < lower:
-        inside0 = (outside_lower[0] - outside_upper[0]) & MASK_256
-        inside1 = (outside_lower[1] - outside_upper[1]) & MASK_256
-    elif tick < upper:
-        inside0 = (pool.growth0 - outside_lower[0] - outside_upper[0]) & MASK_256
-        inside1 = (pool.growth1 - outside_lower[1] - outside_upper[1]) & MASK_256
-    else:
-        inside0 = (outside_upper[0] - outside_lower[0]) & MASK_256
-        inside1 = (outside_upper[1] - outside_lower[1]) & MASK_256
-    # A collect pays from the core position that all NFTs of the range share, so it is an upper bound.
-    core_liquidity, stored0, stored1 = rng.core_liquidity, rng.core_owed0, rng.core_owed1
-    core0 = ((((inside0 - rng.core_last0) & MASK_256) * core_liquidity >> 128) + stored0) & MASK_128
-    core1 = ((((inside1 - rng.core_last1) & MASK_256) * core_liquidity >> 128) + stored1) & MASK_128
-
-    # amount0 = L*num0 // den0 and amount1 = L*num1 >> 96; floor(floor(x/b)/p) = floor(x/(b*p)).
-    price, sqrt_lower, sqrt_upper = pool.sqrt_price, rng.sqrt_lower, rng.sqrt_upper
-    num0 = num1 = 0
-    den0 = 1
-    if price <= sqrt_lower:
-        num0, den0 = (sqrt_upper - sqrt_lower) << 96, sqrt_upper * sqrt_lower
-    elif price < sqrt_upper:
-        num0, den0 = (sqrt_upper - price) << 96, sqrt_upper * price
-        num1 = price - sqrt_lower
-    else:
-        num1 = sqrt_upper - sqrt_lower
-
+    price, tick, growth0, growth1, ticks = pool.sqrt_price, pool.tick, pool.growth0, pool.growth1, pool.ticks
     first_fields, first_text = moved if moved is not None else (0, "")
     all_whole = moved is not None and not first_text  # the price became unknown: only a whole object says so
-    in_range = lower <= tick < upper
-    flips, rng.was_in_range = in_range is not rng.was_in_range, in_range
     priced = cents0 is not None and cents1 is not None
     each0, each1 = cents0 or 0, cents1 or 0
-    usual = priced and in_range and not flips and not all_whole
-    swapped = first_fields | _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
-    start = f"{{{first_text[1:]}," if first_text else "{"
-    for nft in rng.nfts.values():
-        liquidity = nft.liquidity
-        if liquidity:
-            amount0 = liquidity * num0 // den0 if num0 else 0
-            amount1 = liquidity * num1 >> 96
-            owed0 = ((((inside0 - nft.last0) & MASK_256) * liquidity >> 128) + nft.owed0) & MASK_128
-            owed1 = ((((inside1 - nft.last1) & MASK_256) * liquidity >> 128) + nft.owed1) & MASK_128
-            if core0 < owed0:
-                owed0 = core0
-            if core1 < owed1:
-                owed1 = core1
+    swapped = patches_with(patches, first_fields | _SWAPPED)
+    note, tell = swapped.positions.append, swapped.texts.append
+    batch_fields, batch = first_fields | _SWAPPED, swapped
+    start = f'{{{first_text[1:]},"amount0":"' if first_text else '{"amount0":"'
+    # Names of the loop: a module's name costs a lookup in a dict each time.
+    cents, mask_128, mask_256, half = CENTS, MASK_128, MASK_256, _HALF
+    unread: list[Range] = []
+    for rng in ranges:
+        lower, upper = rng.lower, rng.upper
+        outside_lower, outside_upper = ticks[lower], ticks[upper]
+        if outside_lower is None or outside_upper is None or not rng.core_read:
+            unread.append(rng)
+            continue
+        if tick < lower:
+            in_range = False
+            inside0 = (outside_lower[0] - outside_upper[0]) & MASK_256
+            inside1 = (outside_lower[1] - outside_upper[1]) & MASK_256
+        elif tick < upper:
+            in_range = True
+            inside0 = (growth0 - outside_lower[0] - outside_upper[0]) & MASK_256
+            inside1 = (growth1 - outside_lower[1] - outside_upper[1]) & MASK_256
         else:
-            # Without liquidity a collect does not poke: only what is stored can be paid.
-            amount0 = amount1 = 0
-            owed0 = nft.owed0 if nft.owed0 < stored0 else stored0
-            owed1 = nft.owed1 if nft.owed1 < stored1 else stored1
-        if usual and liquidity and not (nft.has_principal or nft.news):
-            # By far the most frequent case, a swap in range, in one piece: half the time of what follows.
-            value = (amount0 * each0 + amount1 * each1 + _HALF) >> 128
-            worth = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
-            if (
-                value > 99 < worth
-                and amount0 != nft.amount0
-                and amount1 != nft.amount1
-                and owed0 != nft.collectable0
-                and owed1 != nft.collectable1
-                and value != nft.value_cents
-                and worth != nft.fees_cents
-            ):
-                nft.amount0, nft.amount1, nft.collectable0, nft.collectable1 = amount0, amount1, owed0, owed1
-                nft.value_cents, nft.fees_cents = value, worth
-                fee0, fee1, cents, earned = str(owed0), str(owed1), str(value), str(worth)
-                text = (
-                    f'{start}"amount0":"{amount0}","amount1":"{amount1}","collectable0":"{fee0}","fees0":"{fee0}",'
-                    f'"collectable1":"{fee1}","fees1":"{fee1}","valueUSD":"{cents[:-2]}.{cents[-2:]}",'
-                    f'"feesUSD":"{earned[:-2]}.{earned[-2:]}"}}'
-                )
-                patches.append((nft.token_id, nft.owner, (swapped, text)))
-                continue
-        fields, text = first_fields, first_text
-        if amount0 != nft.amount0:
-            nft.amount0 = amount0
-            fields |= _AMOUNT0
-            text += f',"amount0":"{amount0}"'
-        if amount1 != nft.amount1:
-            nft.amount1 = amount1
-            fields |= _AMOUNT1
-            text += f',"amount1":"{amount1}"'
-        if owed0 != nft.collectable0:
-            nft.collectable0 = owed0
-            fields |= _FEES0
-            shown = str(owed0)
-            fee = _less(owed0, nft.principal0) if nft.has_principal else shown
-            text += f',"collectable0":"{shown}","fees0":"{fee}"' if fee else f',"collectable0":"{shown}"'
-        if owed1 != nft.collectable1:
-            nft.collectable1 = owed1
-            fields |= _FEES1
-            shown = str(owed1)
-            fee = _less(owed1, nft.principal1) if nft.has_principal else shown
-            text += f',"collectable1":"{shown}","fees1":"{fee}"' if fee else f',"collectable1":"{shown}"'
-        if priced:
-            value = (amount0 * each0 + amount1 * each1 + _HALF) >> 128
-            if value != nft.value_cents:
-                nft.value_cents = value
-                fields |= _VALUE
-                text += f',"valueUSD":"{value // 100}.{value % 100:02d}"'
-            fees_cents: int | None
-            if nft.has_principal:
-                fees_cents = _fees_cents(nft, each0, each1)
+            in_range = False
+            inside0 = (outside_upper[0] - outside_lower[0]) & MASK_256
+            inside1 = (outside_upper[1] - outside_lower[1]) & MASK_256
+        # A collect pays from the core position that all NFTs of the range share, so it is an upper bound.
+        core_liquidity, stored0, stored1 = rng.core_liquidity, rng.core_owed0, rng.core_owed1
+        core0 = ((((inside0 - rng.core_last0) & MASK_256) * core_liquidity >> 128) + stored0) & MASK_128
+        core1 = ((((inside1 - rng.core_last1) & MASK_256) * core_liquidity >> 128) + stored1) & MASK_128
+
+        # amount0 = L*num0 // den0 and amount1 = L*num1 >> 96; floor(floor(x/b)/p) = floor(x/(b*p)).
+        sqrt_lower, sqrt_upper = rng.sqrt_lower, rng.sqrt_upper
+        num0 = num1 = 0
+        den0 = 1
+        if price <= sqrt_lower:
+            num0, den0 = (sqrt_upper - sqrt_lower) << 96, sqrt_upper * sqrt_lower
+        elif price < sqrt_upper:
+            num0, den0 = (sqrt_upper - price) << 96, sqrt_upper * price
+            num1 = price - sqrt_lower
+        else:
+            num1 = sqrt_upper - sqrt_lower
+
+        flips, rng.was_in_range = in_range is not rng.was_in_range, in_range
+        usual = priced and in_range and not flips and not all_whole
+        for nft in rng.nfts.values():
+            liquidity = nft.liquidity
+            if liquidity:
+                amount0 = liquidity * num0 // den0
+                amount1 = liquidity * num1 >> 96
+                # Wrapped only where that changes something: a comparison costs a third of a mask.
+                grown0, grown1 = inside0 - nft.last0, inside1 - nft.last1
+                if grown0 < 0:
+                    grown0 &= mask_256
+                if grown1 < 0:
+                    grown1 &= mask_256
+                owed0 = (grown0 * liquidity >> 128) + nft.owed0
+                owed1 = (grown1 * liquidity >> 128) + nft.owed1
+                if owed0 > core0:
+                    owed0 = min(owed0 & mask_128, core0)
+                if owed1 > core1:
+                    owed1 = min(owed1 & mask_128, core1)
             else:
-                fees_cents = (owed0 * each0 + owed1 * each1 + _HALF) >> 128
-            if fees_cents != nft.fees_cents:
-                nft.fees_cents = fees_cents
-                if fees_cents is None:
-                    nft.news |= WHOLE
+                # Without liquidity a collect does not poke: only what is stored can be paid.
+                amount0 = amount1 = 0
+                owed0 = nft.owed0 if nft.owed0 < stored0 else stored0
+                owed1 = nft.owed1 if nft.owed1 < stored1 else stored1
+            if usual and liquidity and not (nft.has_principal or nft.news):
+                # By far the most frequent case, a swap in range, in one piece: half the time of what follows.
+                value = (amount0 * each0 + amount1 * each1 + half) >> 128
+                worth = (owed0 * each0 + owed1 * each1 + half) >> 128
+                if (
+                    amount0 != nft.amount0
+                    and amount1 != nft.amount1
+                    and owed0 != nft.collectable0
+                    and owed1 != nft.collectable1
+                    and value != nft.value_cents
+                    and worth != nft.fees_cents
+                ):
+                    nft.amount0, nft.amount1, nft.collectable0, nft.collectable1 = amount0, amount1, owed0, owed1
+                    nft.value_cents, nft.fees_cents = value, worth
+                    fee0, fee1 = str(owed0), str(owed1)
+                    note(nft)
+                    tell(
+                        f'{start}{amount0}","amount1":"{amount1}","collectable0":"{fee0}","fees0":"{fee0}",'
+                        f'"collectable1":"{fee1}","fees1":"{fee1}","valueUSD":"{value // 100}{cents[value % 100]}",'
+                        f'"feesUSD":"{worth // 100}{cents[worth % 100]}"}}'
+                    )
+                    continue
+            fields, text = first_fields, first_text
+            if amount0 != nft.amount0:
+                nft.amount0 = amount0
+                fields |= _AMOUNT0
+                text += f',"amount0":"{amount0}"'
+            if amount1 != nft.amount1:
+                nft.amount1 = amount1
+                fields |= _AMOUNT1
+                text += f',"amount1":"{amount1}"'
+            if owed0 != nft.collectable0:
+                nft.collectable0 = owed0
+                fields |= _FEES0
+                shown = str(owed0)
+                fee = _less(owed0, nft.principal0) if nft.has_principal else shown
+                text += f',"collectable0":"{shown}","fees0":"{fee}"' if fee else f',"collectable0":"{shown}"'
+            if owed1 != nft.collectable1:
+                nft.collectable1 = owed1
+                fields |= _FEES1
+                shown = str(owed1)
+                fee = _less(owed1, nft.principal1) if nft.has_principal else shown
+                text += f',"collectable1":"{shown}","fees1":"{fee}"' if fee else f',"collectable1":"{shown}"'
+            if priced:
+                value = (amount0 * each0 + amount1 * each1 + half) >> 128
+                if value != nft.value_cents:
+                    nft.value_cents = value
+                    fields |= _VALUE
+                    text += f',"valueUSD":"{value // 100}{cents[value % 100]}"'
+                fees_cents: int | None
+                if nft.has_principal:
+                    fees_cents = _fees_cents(nft, each0, each1)
                 else:
-                    fields |= _FEES_USD
-                    text += f',"feesUSD":"{fees_cents // 100}.{fees_cents % 100:02d}"'
-        elif nft.value_cents is not None:
-            nft.value_cents = nft.fees_cents = None
-            nft.news |= WHOLE
-        if flips or nft.news or all_whole:
-            if all_whole or nft.news & WHOLE:
-                nft.news = 0
-                nft.is_shown = True
-                sets.append(nft)
-                continue
-            fields |= _ACTIVE
-            text += ',"isActive":true' if in_range and liquidity else ',"isActive":false'
-            if nft.news:
-                nft.news = 0
-                fields |= _OWNER_AND_LIQUIDITY
-                text += f',"liquidity":"{liquidity}","owner":"{checksum(nft.owner)}"'
-        if text:
-            patches.append((nft.token_id, nft.owner, (fields, f"{{{text[1:]}}}")))
+                    fees_cents = (owed0 * each0 + owed1 * each1 + half) >> 128
+                if fees_cents != nft.fees_cents:
+                    nft.fees_cents = fees_cents
+                    if fees_cents is None:
+                        nft.news |= WHOLE
+                    else:
+                        fields |= _FEES_USD
+                        text += f',"feesUSD":"{fees_cents // 100}{cents[fees_cents % 100]}"'
+            elif nft.value_cents is not None:
+                nft.value_cents = nft.fees_cents = None
+                nft.news |= WHOLE
+            if flips or nft.news or all_whole:
+                if all_whole or nft.news & WHOLE:
+                    nft.news = 0
+                    nft.is_shown = True
+                    sets.append(nft)
+                    continue
+                fields |= _ACTIVE
+                text += ',"isActive":true' if in_range and liquidity else ',"isActive":false'
+                if nft.news:
+                    nft.news = 0
+                    fields |= _OWNER_AND_LIQUIDITY
+                    text += f',"liquidity":"{liquidity}","owner":"{checksum(nft.owner)}"'
+            if text:
+                if fields != batch_fields:
+                    batch_fields, batch = fields, patches_with(patches, fields)
+                batch.positions.append(nft)
+                batch.texts.append(f"{{{text[1:]}}}")
+    return unread
 
 
 def _less(owed: int, principal: int | None) -> str:

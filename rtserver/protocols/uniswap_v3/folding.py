@@ -6,7 +6,7 @@ Decides nothing about values; whatever is marked is read again at the new head.
 from collections.abc import Iterable, Sequence
 
 from ...domain.chain import Log
-from ...domain.ids import Address, BlockHash, TokenId
+from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
 from ..base import LogFilter
 from . import events as ev
 from .state import RangeKey
@@ -57,6 +57,7 @@ class Folding(Tracking):
                     record.visit(pool.address, low, high)
                     self._walk(pool, low, high)
                     pool.walked = tick
+                    self._told[pool.address] = SqrtPriceX96(ev.word(log.data, 2))
                 elif topic in (ev.MINT, ev.BURN, ev.COLLECT_POOL):
                     lower, upper = ev.topic_int24(log.topics[2]), ev.topic_int24(log.topics[3])
                     if topic != ev.COLLECT_POOL:
@@ -135,6 +136,7 @@ class Folding(Tracking):
                 if pool is None or not pool.is_read:
                     continue
                 self._stale_pools.add(address)
+                self._told.pop(address, None)
                 if span is not None:
                     self._walk(pool, *span)
             for address in record.whole_pools:
@@ -176,6 +178,7 @@ class Folding(Tracking):
 
     def mark_all(self) -> None:
         """Mark everything: nothing that was read so far can be trusted."""
+        self._told.clear()
         for pool in self._pools.values():
             self._mark_pool(pool)
             pool.span = None

@@ -4,6 +4,7 @@ Undo by re-reading needs no old values, with one exception: owed principal is a 
 contract stores, so the tally before a block is kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...domain.ids import Address, BlockHash, Tick, TokenId
@@ -73,6 +74,30 @@ class Journal:
     def forget(self, block_hash: BlockHash) -> None:
         """Drop a record that is too deep to be needed."""
         self._records.pop(block_hash, None)
+
+    # --- over a restart -------------------------------------------------------------------------------
+
+    def hashes(self) -> list[BlockHash]:
+        """Return the blocks that there are records of."""
+        return list(self._records)
+
+    def record(self, block_hash: BlockHash) -> Touched:
+        """Return a block's record; KeyError where there is none."""
+        return self._records[block_hash]
+
+    @property
+    def carried(self) -> Touched:
+        """Return what blocks that left the chain have left to the next one."""
+        return self._carried
+
+    def restore(self, records: Mapping[BlockHash, Touched]) -> None:
+        """Take the records of an earlier process; the one without a hash is what was carried."""
+        self._records = dict(records)
+        self._carried = self._records.pop(BlockHash(""), Touched())
+
+    def go_on(self, block_hash: BlockHash) -> None:
+        """Make a block the newest one without beginning its record again: it has been folded before."""
+        self._current = self._records.setdefault(block_hash, Touched())
 
     def __len__(self) -> int:
         """Return how many blocks can be undone."""

@@ -4,8 +4,10 @@ Plans name calls, `absorb` takes what they returned; nothing here knows how or w
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from ...domain.diff import JsonObject
+from ...domain.errors import Contradiction
 from ...domain.ids import Address, SqrtPriceX96, Tick, TokenId
 from ..addresses import checksum, create2_pool
 from ..base import Plan
@@ -16,6 +18,9 @@ from .state import TOUCHED, Nft, Pool, Range, RangeKey, Token
 from .tracking import Tracking
 
 __all__ = ["Reading"]
+
+# The shell asks again four times a second: two seconds in which a node may come to itself.
+_MAX_CONTRADICTIONS: Final = 8
 
 
 class Reading(Tracking):
@@ -110,7 +115,13 @@ class Reading(Tracking):
         plan.add(("nft", token_id, owner), reads.nft_call(self._manager, token_id))
 
     def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
-        """Take the answers to a plan; None stands for a reverted call."""
+        """Take the answers to a plan; None stands for a reverted call.
+
+        Raises:
+            Contradiction: An answer disagrees with a log. Nothing was taken: the same plan is to be asked again.
+        """
+        if self._told:
+            self._compare_with_logs(plan, results)
         halves: dict[tuple[str, object], bytes | None] = {}
         enumerated: set[Address] = set()
         for key, result in zip(plan.keys, results, strict=True):
@@ -156,6 +167,24 @@ class Reading(Tracking):
             self._journal.current.first_read_owners.add(owner)
             self._settle_owner(self._owners[owner])
 
+    def _compare_with_logs(self, plan: Plan, results: Sequence[bytes | None]) -> None:
+        """Refuse answers that are of another block: the last swap left a pool's price, and its log tells it.
+
+        Nodes do that. anvil answers from the block that it is mining, a balancer from the node beside. A node that
+        sticks to it is believed in the end: its answer is then what this chain says.
+        """
+        for key, result in zip(plan.keys, results, strict=True):
+            if key[0] != "slot0" or (told := self._told.get(key[1])) is None:
+                continue
+            slot0 = reads.decode_slot0(result)
+            if slot0 is not None and slot0[0] == told:
+                continue
+            if self._contradictions < _MAX_CONTRADICTIONS:
+                self._contradictions += 1
+                read = None if slot0 is None else slot0[0]
+                raise Contradiction(f"pool {key[1]} has sqrtPriceX96 {read}, but its last swap left {told}")
+        self._contradictions = 0
+
     def _absorb_pool(self, pool: Pool, slot0_result: bytes | None, liquidity_result: bytes | None) -> None:
         self._stale_pools.discard(pool.address)
         slot0 = reads.decode_slot0(slot0_result)
@@ -168,6 +197,7 @@ class Reading(Tracking):
         pool.sqrt_price, pool.tick = slot0 or (SqrtPriceX96(0), Tick(0))
         pool.liquidity = reads.decode_uint(liquidity_result) or 0
         pool.walked = pool.span = None
+        self._told.pop(pool.address, None)
         if not pool.is_read:
             pool.is_read = True
             self._journal.current.whole_pools.add(pool.address)

@@ -6,12 +6,12 @@ Decides what is kept and what is dropped; never decodes a log or an answer.
 from collections.abc import Sequence
 from typing import Final
 
-from ...domain.ids import Address, ChainId, Tick, TokenId
+from ...domain.ids import Address, BlockHash, ChainId, SqrtPriceX96, Tick, TokenId
 from ..addresses import create2_pool
 from ..base import LogFilter
 from . import reads
 from .discovery import OwnerWatch
-from .journal import Journal
+from .journal import Journal, Touched
 from .state import Nft, Pool, Range, RangeKey, Token
 
 __all__ = ["FEE_TIERS", "Tracking"]
@@ -70,12 +70,20 @@ class Tracking:
         # Positions that a block brought: they belong into that block's frame.
         self._urgent: set[TokenId] = set()
         self._hinted: set[RangeKey] = set()
+        # What the newest Swap since the last read says of a pool's price: the read has to say the same.
+        self._told: dict[Address, SqrtPriceX96] = {}
+        self._contradictions = 0
         # Read since the last evaluation.
         self._dirty_pools: set[Address] = set()
         self._dirty_ranges: set[Range] = set()
         self._removed: dict[TokenId, Address] = {}
         self._moved: dict[TokenId, tuple[Address, Address]] = {}
         self._filter: LogFilter | None = None
+        # As last kept for the next process: see keeping.py.
+        self._kept_tokens: set[Address] = set()
+        self._kept_nfts: dict[TokenId, tuple[Range, Address, int | None, int | None]] = {}
+        self._kept_owners: set[Address] = set()
+        self._kept_records: dict[BlockHash, Touched] = {}
 
     def owner_of(self, token_id: TokenId) -> Address | None:
         """Return a tracked position's owner."""
@@ -191,6 +199,7 @@ class Tracking:
             self._pools_of[token].discard(pool.address)
         self._stale_pools.discard(pool.address)
         self._load_pools.pop(pool.address, None)
+        self._told.pop(pool.address, None)
         self._dirty_pools.discard(pool.address)
         self._filter = None
 

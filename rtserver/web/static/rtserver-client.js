@@ -118,6 +118,11 @@ class Replica {
     return total;
   }
 
+  /** Whether the copy is what the server has at its seq. */
+  matches(checksum) {
+    return this.#total(this.state, this.#sums) === checksum;
+  }
+
   /** A connection ended: the parts that are still missing will not come. */
   forgetParts() {
     this.#parts = null;
@@ -518,7 +523,13 @@ class Client {
     this.#takeHeads(message.heads);
     for (const [channel, seq] of Object.entries(message.seqs ?? {})) {
       const subscription = this.#subscriptions.get(keyOf(channel));
-      if (subscription?.phase === "live" && seq > subscription.replica.seq) this.#resync(subscription, "missed");
+      if (subscription?.phase !== "live") continue;
+      const { replica } = subscription;
+      const checksum = message.checksums?.[channel];
+      if (seq > replica.seq) this.#resync(subscription, "missed");
+      else if (seq === replica.seq && typeof checksum === "number" && !replica.matches(checksum)) {
+        this.#resync(subscription, "checksum");
+      }
     }
   }
 

@@ -1,0 +1,106 @@
+"""What the chain calls safe and finalized, asked for beside the blocks.
+
+Its calls are no part of a block's: one round trip of two calls (`eth_getBlockByNumber` with "finalized" and with
+"safe"; purpose "finality" in the metrics) at most every `every_blocks` blocks and every five seconds, so an eighth
+of a call a block. A node that knows no such tags is asked a hundred times less often.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from ..domain.chain import Header
+from ..domain.errors import BlockGone, PermanentError, RetryableError
+from .decode import header_of
+from .reader import ChainReader
+
+__all__ = ["Finality"]
+
+log = structlog.get_logger(__name__)
+
+_AT_MOST_EVERY_S: Final = 5.0
+_UNKNOWN_FACTOR: Final = 100
+
+
+class Finality:
+    """The newest blocks that won't be reorganised, as far as the nodes say.
+
+    Args:
+        name: The chain's name in logs.
+        reader: Where they are asked for.
+        every_blocks: After how many blocks they are asked for again; 0 never asks.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        reader: ChainReader,
+        every_blocks: int,
+        at_most_every_s: float = _AT_MOST_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._reader = reader
+        self._every_blocks = every_blocks
+        self._at_most_every_s = at_most_every_s
+        self._clock = clock
+        self._asked_number: int | None = None
+        self._asked_at = float("-inf")
+        self._factor = 1
+        self.finalized: Header | None = None
+        self.safe: Header | None = None
+
+    def is_due(self, head: Header) -> bool:
+        """Return whether it is time to ask."""
+        if not self._every_blocks:
+            return False
+        if self._asked_number is None:
+            return True
+        # A chain that went back may have undone what was asked for.
+        moved = abs(head.number - self._asked_number)
+        return (
+            moved >= self._every_blocks * self._factor
+            and self._clock() - self._asked_at >= self._at_most_every_s * self._factor
+        )
+
+    async def ask(self, head: Header, is_ours: Callable[[Header], bool]) -> None:
+        """Ask once. A failure leaves what was known; finality never goes back, whoever answers.
+
+        Args:
+            head: Our head.
+            is_ours: Whether a block may be of the chain that we follow: the node that answers may lag or be elsewhere.
+        """
+        self._asked_number, self._asked_at = head.number, self._clock()
+        try:
+            answers = await self._reader.request(
+                [("eth_getBlockByNumber", [tag, False]) for tag in ("finalized", "safe")], "finality"
+            )
+            finalized, safe = (None if answer is None else header_of(answer) for answer in answers)
+        except (BlockGone, PermanentError) as error:
+            self._factor = _UNKNOWN_FACTOR
+            log.info("no finality from this node", chain=self._name, error=str(error))
+            return
+        except RetryableError as error:
+            log.debug("finality not readable", chain=self._name, error=str(error))
+            return
+        self._factor = 1
+        self.finalized = _newer(self.finalized, finalized, is_ours)
+        self.safe = _newer(self.safe, safe, is_ours)
+
+    def unwind(self, ancestor: int | None) -> None:
+        """Forget what a reorganisation undid; None stands for everything."""
+        for name in ("finalized", "safe"):
+            known: Header | None = getattr(self, name)
+            if known is not None and (ancestor is None or known.number > ancestor):
+                setattr(self, name, None)
+                self._asked_number = None
+
+
+def _newer(known: Header | None, answer: Header | None, is_ours: Callable[[Header], bool]) -> Header | None:
+    if answer is None or not is_ours(answer) or (known is not None and answer.number < known.number):
+        return known
+    return answer

@@ -1,0 +1,130 @@
+"""One step's fragments to every session that listens: one frame a session, and one frame for all who get the same.
+
+The hottest loop of the server: it runs once for each delivered message. Never encodes a change: fragments
+come encoded, once for each channel.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import TypeAlias, cast
+
+from ..domain.chain import Header
+from ..domain.ids import ChainId
+from ..obs.metrics import Metrics
+from ..wire.frames import text_frame
+from .block_frame import block_head
+from .laggards import Laggards
+from .session import LAG_BYTES, Session
+from .stream import Stream
+
+__all__ = ["FanOut"]
+
+_Streams: TypeAlias = tuple[Stream, ...]
+
+
+class FanOut:
+    """Delivers steps.
+
+    Args:
+        laggards: Takes those whose buffers are full.
+        metrics: Where frames are counted.
+    """
+
+    def __init__(self, laggards: Laggards, metrics: Metrics) -> None:
+        self._laggards = laggards
+        self._metrics = metrics
+
+    def deliver(
+        self, chain_id: ChainId, header: Header, fragments: dict[Stream, str], rollback: str, now: float
+    ) -> None:
+        """Write the fragments of one step of a chain; each stream's seq before is one less than now."""
+        prefix, suffix = block_head(chain_id, header), f"]{rollback}}}"
+        sent = sent_bytes = 0
+        for streams, sessions in _audiences(fragments):
+            frame = text_frame(f"{prefix}{','.join([fragments[stream] for stream in streams])}{suffix}".encode())
+            others = _write_to_ready(sessions, frame, now)
+            count = len(sessions) - len(others)
+            sent += count
+            sent_bytes += count * len(frame)
+            for session in others:
+                due = self._due(session, streams, fragments, now)
+                if due:
+                    if len(due) < len(streams):
+                        part = ",".join([fragments[stream] for stream in due])
+                        own = text_frame(f"{prefix}{part}{suffix}".encode())
+                    else:
+                        own = frame
+                    session.write(own, now)
+                    sent += 1
+                    sent_bytes += len(own)
+        self._metrics.frames.inc(sent)
+        self._metrics.frame_bytes.inc(sent_bytes)
+
+    def _due(self, session: Session, streams: _Streams, fragments: Collection[Stream], now: float) -> _Streams:
+        """Return which of the streams are to be written to a session that is not just ready for all of them."""
+        outlet = session.outlet
+        if session.lag_since is not None or outlet.is_closing():
+            return ()
+        unsent = outlet.get_write_buffer_size()
+        if unsent > LAG_BYTES:
+            self._laggards.begin(session, fragments, now)
+            return ()
+        if session.latest:
+            if unsent:
+                return self._laggards.hold_back(session, streams)
+            if session.held:
+                # Drained since the last look: what was held back covers this step, too, in one frame.
+                self._laggards.let_go(session, {stream: stream.seq - 1 for stream in streams}, streams[0].chain_id)
+                return ()
+        return streams
+
+
+def _audiences(fragments: dict[Stream, str]) -> Iterator[tuple[_Streams, Collection[Session]]]:
+    """Yield each set of streams that someone gets in one frame, and who does."""
+    # Only sessions listen; the stream doesn't know what they are.
+    if len(fragments) == 1:
+        ((stream, _),) = fragments.items()
+        yield (stream,), cast(dict[Session, None], stream.listeners)
+        return
+    # A session and the one stream that it gets, as most do, or all of them.
+    targets: dict[Session, Stream | list[Stream]] = {}
+    for stream in fragments:
+        for session in cast(dict[Session, None], stream.listeners):
+            known = targets.get(session)
+            if known is None:
+                targets[session] = stream
+            elif isinstance(known, list):
+                known.append(stream)
+            else:
+                targets[session] = [known, stream]
+    audiences: dict[Stream | _Streams, list[Session]] = {}
+    for session, mine in targets.items():
+        audiences.setdefault(tuple(mine) if isinstance(mine, list) else mine, []).append(session)
+    for streams, sessions in audiences.items():
+        yield streams if isinstance(streams, tuple) else (streams,), sessions
+
+
+def _write_to_ready(sessions: Collection[Session], frame: bytes, now: float) -> list[Session]:
+    """Write a frame to all who take it as it is; return the others, to whom nothing was written.
+
+    Straight to the socket, past the transport, while the transport has nothing unsent: for 300 bytes to 1,000 to
+    10,000 clients, `send` took 0.90 to 0.96 of the CPU of uvloop's `write`, and `os.write` 1.01 to 1.02. With all
+    else in this loop, that makes 0.98 to 1.01, where `write` made 1.03 to 1.07. 85 % of the time is the kernel's.
+    What the kernel doesn't take at once goes the transport's way, and until it is gone everything else does, too.
+    A closing transport may have closed its socket, whose number may be another client's by now: never past it.
+    """
+    size = len(frame)
+    others = []
+    for session in sessions:
+        outlet = session.outlet
+        if session.lag_since is not None or session.latest or outlet.get_write_buffer_size() or outlet.is_closing():
+            others.append(session)
+            continue
+        try:
+            taken = session.send_now(frame)
+        except OSError:
+            # Its buffer is full, or the connection is broken, which the transport finds out by itself.
+            taken = 0
+        if taken != size:
+            outlet.write(frame[taken:])
+        session.last_write = now
+    return others

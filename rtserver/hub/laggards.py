@@ -1,0 +1,103 @@
+"""Clients that don't take what they are sent: who lags, who is held back, and when they go on.
+
+The rule is in `session.py`: nothing that holds state is written to a laggard until everything is sent; it is
+sent away if that takes too long. Never writes a change itself: catching up does.
+"""
+
+from collections.abc import Callable, Collection
+
+from ..domain.ids import ChainId
+from ..obs.metrics import Metrics
+from ..wire.codes import CloseCode
+from .catching_up import CatchingUp
+from .session import SLOW_S, Session
+from .stream import Stream
+
+__all__ = ["Laggards"]
+
+
+class Laggards:
+    """All sessions that lag or hold something back.
+
+    Args:
+        catching_up: Brings them to now.
+        metrics: Where lags are counted.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, catching_up: CatchingUp, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._catching_up = catching_up
+        self._metrics = metrics
+        self._clock = clock
+        self.lagging: dict[Session, None] = {}
+        self.holding: dict[Session, None] = {}
+
+    def is_lagging(self, session: Session) -> bool:
+        """Return whether nothing that holds state may be written now; a full buffer begins a lag."""
+        if session.lag_since is None and session.is_full():
+            self.begin(session, (), self._clock())
+        return session.lag_since is not None
+
+    def begin(self, session: Session, step: Collection[Stream], now: float) -> None:
+        """Let a session lag. Streams of the `step` that is on its way have moved on, but were not written."""
+        session.lag_since = now
+        session.replied_bytes = 0
+        session.written = {
+            stream: session.held.get(stream, stream.seq - 1 if stream in step else stream.seq)
+            for stream in session.joined.values()
+        }
+        session.held.clear()
+        self.holding.pop(session, None)
+        self.lagging[session] = None
+        self._metrics.lagging.inc()
+
+    def hold_back(self, session: Session, streams: tuple[Stream, ...]) -> tuple[Stream, ...]:
+        """Note which of the streams wait until the client has taken what is unsent; return the others."""
+        for stream in streams:
+            if stream in session.latest:
+                session.held.setdefault(stream, stream.seq - 1)
+                self.holding[session] = None
+        return tuple([stream for stream in streams if stream not in session.latest])
+
+    def let_go(self, session: Session, due: dict[Stream, int], chain_id: ChainId | None = None) -> None:
+        """Send what was held back; in a step of a chain, that chain's only and together with what is due."""
+        held, session.held = session.held, {}
+        self.holding.pop(session, None)
+        for stream, seq in held.items():
+            if chain_id is not None and stream.chain_id != chain_id:
+                session.held[stream] = seq
+                self.holding[session] = None
+            else:
+                due[stream] = seq
+        left = self._catching_up.bring(session, due)
+        if left:
+            self.begin(session, (), self._clock())
+            session.written.update(left)
+
+    def tend(self, now: float) -> None:
+        """Look who has drained, and who will not."""
+        for session in list(self.lagging):
+            if session.outlet.get_write_buffer_size() == 0:
+                self._go_on(session, now)
+            elif session.lag_since is not None and now - session.lag_since > SLOW_S:
+                session.close(CloseCode.SLOW)
+        for session in list(self.holding):
+            if not session.outlet.get_write_buffer_size():
+                self.let_go(session, {})
+
+    def _go_on(self, session: Session, now: float) -> None:
+        """Bring a laggard that has drained to now: as far as its buffer goes, and the rest when that has drained."""
+        written = session.written
+        left = self._catching_up.bring(session, written)
+        if left:
+            # Those that waited come first next time, whatever changes meanwhile: so each gets its turn.
+            session.written = left | {stream: stream.seq for stream in written if stream not in left}
+            session.lag_since = now
+        else:
+            session.written, session.lag_since = {}, None
+            del self.lagging[session]
+
+    def forget(self, session: Session) -> None:
+        """Forget a session that has ended."""
+        self.lagging.pop(session, None)
+        self.holding.pop(session, None)

@@ -1,0 +1,193 @@
+"""Checkpoints in the database: read once at the start, written in one transaction each.
+
+Invariant: what is in the database for a chain is one consistent checkpoint of it, or nothing. A process may
+write a chain only while it is the last one that took it over; it notices when it is not.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+from zlib import crc32
+
+import orjson
+import structlog
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..domain.chain import BlockRef
+from ..domain.errors import PermanentError
+from ..domain.ids import BlockHash, ChainId
+from .database import Database, StoreError
+from .tables import chains, facts, streams
+from .values import Changes, Checkpoint, KeptStream
+
+__all__ = ["FORMAT", "Store", "TakenOver"]
+
+log = structlog.get_logger(__name__)
+
+# What the facts look like. Another one is not read: knowing nothing is better than knowing it wrong.
+FORMAT: Final = 1
+# A stream goes on as long as its ring would have: see hub.stream.
+STREAM_S: Final = 120.0
+# Rows a statement. Their parameters are prepared on the event loop: about a millisecond of it.
+_ROWS: Final = 400
+
+
+class TakenOver(PermanentError):
+    """Another process has begun to write this chain; it is not ours any more."""
+
+
+class Store:
+    """The checkpoints of one database.
+
+    Args:
+        database: Where they are.
+        wall_ms: Milliseconds since the epoch.
+    """
+
+    def __init__(self, database: Database, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._database = database
+        self._wall_ms = wall_ms
+        # Random, so that it is ours alone.
+        self._writer = secrets.token_hex(8)
+        self._claimed: set[ChainId] = set()
+        # SQLite has one writer at a time, and gives up on waiting sooner than we should.
+        self._turn = asyncio.Lock()
+
+    async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
+        """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
+
+        Args:
+            chain_id: The chain.
+            identity: What the facts depend on: the deployment. Facts of another one are not returned.
+
+        Raises:
+            StoreError, Foreign: The database can't be read, or holds nonsense.
+        """
+        key = str(chain_id)
+        async with self._turn, self._database.transaction() as connection:
+            row = (await connection.execute(select(chains).where(chains.c.chain_id == key))).one_or_none()
+            if row is None:
+                return None
+            if (row.identity, row.format) != (identity, FORMAT):
+                log.info("kept state is of another deployment or version", chain_id=chain_id)
+                return None
+            kept = await connection.execute(
+                select(facts.c.part, facts.c.name, facts.c.value).where(facts.c.chain_id == key)
+            )
+            known: dict[str, dict[str, Any]] = {}
+            try:
+                for part, name, value in kept:
+                    known.setdefault(part, {})[name] = _proved(f"{key} {part} {name}", value)
+                window = tuple(
+                    BlockRef(number=number, hash=BlockHash(name)) for number, name in orjson.loads(row.blocks)
+                )
+                going_on = await self._take_streams(connection, key, row.saved_ms)
+            except (ValueError, TypeError) as error:
+                raise StoreError(f"kept state of chain {chain_id} is not readable: {error}") from error
+            await connection.execute(update(chains).where(chains.c.chain_id == key).values(writer=self._writer))
+        # Committed: whatever happens from here on, no other process can go on with the same streams.
+        self._claimed.add(chain_id)
+        return Checkpoint(window=window, facts=known, streams=going_on) if window else None
+
+    async def _take_streams(self, connection: AsyncConnection, key: str, saved_ms: int) -> dict[str, KeptStream]:
+        age_s = (self._wall_ms() - saved_ms) / 1000
+        found: dict[str, KeptStream] = {}
+        if 0 <= age_s <= STREAM_S:
+            for row in await connection.execute(select(streams).where(streams.c.chain_id == key)):
+                found[row.channel] = KeptStream(
+                    epoch=row.epoch, seq=row.seq, tag=row.tag, state=_proved(f"{key} {row.channel}", row.state)
+                )
+        await connection.execute(delete(streams).where(streams.c.chain_id == key))
+        return found
+
+    async def save(self, chain_id: ChainId, identity: str, changes: Changes) -> None:
+        """Write changes, all or nothing.
+
+        Raises:
+            StoreError: They could not be written; the next write has to be whole.
+            TakenOver: Another process writes this chain now.
+            Foreign: The database must not be touched.
+        """
+        key = str(chain_id)
+        row = {
+            "identity": identity,
+            "format": FORMAT,
+            "writer": self._writer,
+            "blocks": orjson.dumps([(block.number, block.hash) for block in changes.window]).decode(),
+            "saved_ms": self._wall_ms(),
+        }
+        async with self._turn, self._database.transaction() as connection:
+            mine = update(chains).where(chains.c.chain_id == key)
+            if chain_id in self._claimed:
+                mine = mine.where(chains.c.writer == self._writer)
+            is_there = (await connection.execute(mine.values(**row))).rowcount > 0
+            if not is_there:
+                if chain_id in self._claimed and await self._has_row(connection, key):
+                    raise TakenOver(f"another process keeps chain {chain_id} now")
+                if not changes.is_whole:
+                    raise StoreError(f"what was kept of chain {chain_id} is gone")
+                await connection.execute(insert(chains).values(chain_id=key, **row))
+            await self._write_facts(connection, key, changes)
+            await connection.execute(delete(streams).where(streams.c.chain_id == key))
+            for part in _batches(
+                {
+                    "chain_id": key, "channel": channel, "epoch": stream.epoch, "seq": stream.seq, "tag": stream.tag,
+                    "state": _sealed(f"{key} {channel}", stream.state),
+                }
+                for channel, stream in changes.streams.items()
+            ):  # fmt: skip
+                await connection.execute(insert(streams), part)
+        self._claimed.add(chain_id)
+
+    @staticmethod
+    async def _has_row(connection: AsyncConnection, key: str) -> bool:
+        found = await connection.execute(select(chains.c.chain_id).where(chains.c.chain_id == key))
+        return found.one_or_none() is not None
+
+    @staticmethod
+    async def _write_facts(connection: AsyncConnection, key: str, changes: Changes) -> None:
+        if changes.is_whole:
+            await connection.execute(delete(facts).where(facts.c.chain_id == key))
+        gone = delete(facts).where(
+            facts.c.chain_id == key, facts.c.part == bindparam("of"), facts.c.name == bindparam("called")
+        )
+        for part, known in changes.facts:
+            if not changes.is_whole:
+                # An old row goes before its new one comes: the same on every database, unlike an upsert.
+                for names in _batches({"of": part, "called": name} for name in known):
+                    await connection.execute(gone, names)
+            for rows in _batches(_rows(key, part, known)):
+                await connection.execute(insert(facts), rows)
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+
+def _sealed(name: str, value: Any) -> str:
+    """Return JSON behind a checksum: a database notices broken pages, not a digit that turned into another one."""
+    text = orjson.dumps(value)
+    return f"{crc32(text, crc32(name.encode())):08x}{text.decode()}"
+
+
+def _proved(name: str, value: str) -> Any:
+    text = value[8:].encode()
+    if value[:8] != f"{crc32(text, crc32(name.encode())):08x}":
+        raise ValueError(f"{name} is damaged")
+    return orjson.loads(text)
+
+
+def _rows(key: str, part: str, known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, value in known.items():
+        if value is not None:
+            yield {"chain_id": key, "part": part, "name": name, "value": _sealed(f"{key} {part} {name}", value)}
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _ROWS)):
+        yield batch
