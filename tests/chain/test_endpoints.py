@@ -175,7 +175,7 @@ async def test_a_lagging_endpoint_is_asked_last_until_it_has_caught_up(
         await reader.look()
         assert reader.describe()[0]["view"] == "same"
         assert await reader.call(CALLS, head.hash, "block") == RESULTS
-        assert first.methods["eth_call"] == 2
+        assert first.methods["eth_call"] > 1, "asked first again"
         for proxy in (first, second):
             proxy.add(Answer(-32000, "header not found"), "eth_call")
         with pytest.raises(BlockGone):
@@ -303,7 +303,9 @@ async def test_without_pinning_by_hash_a_moved_head_is_noticed(first: FaultProxy
         await reader.probe(head)
         assert await reader.call(CALLS, head.hash, "block") == RESULTS
         assert await reader.logs([head.hash], wanted) == [[]]
-        await plain.rpc("anvil_reorg", [2, []])
+        await plain.rpc("anvil_rollback", [2])
+        await plain.rpc("evm_increaseTime", [hex(100)])
+        await plain.rpc("anvil_mine", ["0x2"])
         with pytest.raises(BlockGone):
             await reader.call(CALLS, head.hash, "block")
         with pytest.raises(BlockGone):

@@ -132,10 +132,10 @@ class EndpointPool:
         self._newest = header
 
     def ours(self, below: int) -> Header | None:
-        """Return the newest header of ours that lies at least so far below the newest one, if any is known."""
+        """Return a header of ours so far below the newest one, or as far as its ancestors are known."""
         newest = self._newest
-        while newest is not None and below > 0:
-            newest, below = self._headers.get(newest.parent_hash), below - 1
+        while newest is not None and below > 0 and newest.parent_hash in self._headers:
+            newest, below = self._headers[newest.parent_hash], below - 1
         return newest
 
     def know(self, header: Header) -> None:
