@@ -5,7 +5,7 @@ only have failed for its neighbours' gas is asked alone. What comes out is each 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..domain.errors import PermanentError
 from ..protocols.base import Call
@@ -71,6 +71,8 @@ async def _part(send: Send, way: Way, part: Sequence[Call], answer: Any, block: 
         if len(part) == 1:
             raise PermanentError(f"{way.value} answered nonsense: {error}") from error
         return await _halves(send, way, part, block)
+    if len(found) == len(part) and RAN_OUT not in found:
+        return cast(list[bytes | None], found)
     unsure = [call for call, result in zip(part, found, strict=False) if result is RAN_OUT]
     told = iter(await _alone(send, unsure, block) if unsure else ())
     results: list[bytes | None] = [next(told) if result is RAN_OUT else result for result in found]

@@ -9,6 +9,7 @@ from typing import Final
 
 from ..wire.codes import CloseCode
 from ..wire.messages import HeadMessage, Heartbeat, encode
+from .catching_up import NOWHERE
 from .heads import Heads
 from .limits import Limits
 from .session import Session
@@ -50,7 +51,9 @@ class Heartbeats:
                 seqs, checksums = {}, {}
                 for name, stream in session.joined.items():
                     if stream in held:
-                        seqs[name] = held[stream]
+                        # Without a place of its own the client waits for a snapshot.
+                        if held[stream] != NOWHERE:
+                            seqs[name] = held[stream]
                         continue
                     seqs[name] = stream.seq
                     objects = stream.unsummed()

@@ -6,7 +6,7 @@ synchronous: what one call decides, no other call can fall into.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from ..domain.chain import Header
 from ..domain.diff import EncodedPatch
@@ -195,7 +195,9 @@ class Hub:
         if update.is_new_head or chain_id not in self._heads:
             self._heads.take(chain_id, header, now)
         fragments = self._apply(update, now)
-        if fragments:
+        if update.rollback is not None and update.rollback.to is None:
+            self._begin_epochs(fragments)
+        elif fragments:
             self._fan_out.deliver(chain_id, header, fragments, rollback_json(update.rollback), now)
         for name, state in update.opened.items():
             stream, requests = self._openings.open(name, chain_id, state, header.ref)
@@ -234,6 +236,17 @@ class Hub:
             for stream in fragments:
                 stream.note_rollback(update.rollback)
         return fragments
+
+    def _begin_epochs(self, streams: Iterable[Stream]) -> None:
+        """Begin streams anew: the chain turned deeper than anyone remembers, so nothing proves what led here."""
+        listening: dict[Session, list[Stream]] = {}
+        for stream in streams:
+            stream.begin_epoch(self._openings.next_epoch())
+            # Only sessions listen; the stream doesn't know what they are.
+            for session in cast(dict[Session, None], stream.listeners):
+                listening.setdefault(session, []).append(stream)
+        for session, mine in listening.items():
+            self._laggards.begin_anew(session, mine)
 
     def _refuse(self, name: str, error: ClientError) -> None:
         for session, request_id, _, _ in self._openings.refuse(name):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 from ..wire.codes import CloseCode
-from .catching_up import CatchingUp
+from .catching_up import NOWHERE, CatchingUp
 from .session import SLOW_S, Session
 from .stream import Stream
 
@@ -70,6 +70,23 @@ class Laggards:
             else:
                 due[stream] = seq
         left = self._catching_up.bring(session, due)
+        if left:
+            self.begin(session, (), self._clock())
+            session.written.update(left)
+
+    def begin_anew(self, session: Session, streams: Collection[Stream]) -> None:
+        """Send snapshots of streams that a session holds nothing of any more, as soon as it takes them."""
+        places = dict.fromkeys(streams, NOWHERE)
+        if self.is_lagging(session):
+            session.written.update(places)
+            return
+        if session.outlet.get_write_buffer_size():
+            for stream in session.latest & places.keys():
+                session.held[stream] = places.pop(stream)
+                self.holding[session] = None
+        for stream in places:
+            session.held.pop(stream, None)
+        left = self._catching_up.bring(session, places)
         if left:
             self.begin(session, (), self._clock())
             session.written.update(left)

@@ -105,7 +105,7 @@ class Openings:
         """Open a channel with its first state; return its stream and who asked for it, in the order of asking."""
         before = self._kept.pop(name, None)
         if before is None:
-            stream = Stream(name, chain_id, self._next_epoch(), state, block.hash, self._clock)
+            stream = Stream(name, chain_id, self.next_epoch(), state, block.hash, self._clock)
         else:
             stream = continued(name, chain_id, before, state, block, self._clock)
         self.streams[name] = stream
@@ -132,7 +132,8 @@ class Openings:
             for request_id, cursor, latest in session.pending.pop(name, [])
         ]
 
-    def _next_epoch(self) -> str:
+    def next_epoch(self) -> str:
+        """Return an epoch that no stream of this process or another has had."""
         self._opened += 1
         return f"{self._epoch}{self._opened:x}"
 

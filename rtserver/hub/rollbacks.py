@@ -14,8 +14,7 @@ MAX_DROPPED: Final = 256
 def merged_rollback(rollbacks: Iterable[Rollback]) -> Rollback | None:
     """Return the rollback that covers all of these: the deepest `to`, and every block that was dropped.
 
-    A block that came back stays among the dropped: whoever has it in what was merged had to leave it. The deepest
-    of all is a `to` that is not known.
+    A block that came back stays among the dropped: whoever has it in what was merged had to leave it.
     """
     known = list(dict.fromkeys(rollbacks))
     if len(known) < 2:

@@ -112,7 +112,21 @@ class Stream:
         self._stale: set[str] = set(self._state)
         # Channels that opened together prove themselves in different blocks: all in one would be a stall.
         self._phase = crc32(channel.encode()) % _CHECKSUM_EVERY
-        self._head = f'{{"channel":{orjson.dumps(channel).decode()},"epoch":"{epoch}","prev":'
+        self._head = self._head_of(epoch)
+
+    def _head_of(self, epoch: str) -> str:
+        return f'{{"channel":{orjson.dumps(self.channel).decode()},"epoch":"{epoch}","prev":'
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Leave everything behind but the state: from here no change leads on from what clients hold."""
+        self._fold()
+        self.epoch, self._head = epoch, self._head_of(epoch)
+        self._steps = deque([self._steps[-1]], RING_ENTRIES + 1)
+        self._texts.clear()
+        self._fields, self._newest = 0, ""
+        self._objects.clear()
+        self._merged.clear()
+        self._rollbacks = ()
 
     @property
     def state(self) -> State:

@@ -168,7 +168,7 @@ def _rollback_text(update: Update) -> str:
     if rollback is None:
         return ""
     dropped = f"{len(rollback.dropped)} block{'s' if len(rollback.dropped) != 1 else ''} dropped"
-    return f"rollback: {dropped}, back to {'unknown' if rollback.to is None else rollback.to.number}"
+    return f"rollback: {dropped}, back to {rollback.to.number}"
 
 
 def plain_lines(update: Update) -> Sequence[str]:

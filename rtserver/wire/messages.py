@@ -162,9 +162,9 @@ class RollbackTo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RollbackMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The chain was reorganised; `to` is null where it went back further than is remembered."""
+    """The chain was reorganised."""
 
-    to: RollbackTo | None
+    to: RollbackTo
     dropped: list[str]
 
 

@@ -142,16 +142,6 @@ def test_a_rollback_reaches_every_channel_of_its_chain(stage: Stage) -> None:
     stage.assert_same(changed, unchanged)
 
 
-def test_a_rollback_without_a_common_block_says_so(stage: Stage) -> None:
-    stage.open(A)
-    client = stage.client()
-    client.subscribe(A)
-    client.read()
-    stage.hub.publish(BlockUpdate(chain_id=CHAIN, header=stage.head[CHAIN], rollback=Rollback(to=None, dropped=())))
-    (block,) = client.read()
-    assert block["rollback"] == {"to": None, "dropped": []}
-
-
 def test_a_client_that_left_gets_nothing(stage: Stage) -> None:
     stage.open(A)
     client = stage.client()

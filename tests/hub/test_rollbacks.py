@@ -100,15 +100,40 @@ def test_what_was_told_before_is_not_told_again(stage: Stage, client: Client) ->
     assert "rollback" not in block
 
 
-def test_one_that_went_back_too_far_to_know_is_the_deepest(stage: Stage, client: Client) -> None:
+@pytest.mark.parametrize("way", [_lag, _hold_back, _resume])
+def test_one_that_went_back_too_far_to_know_begins_an_epoch(
+    stage: Stage, client: Client, way: Callable[[Stage, Client, Callable[[], None]], list[Json]]
+) -> None:
+    client.read()
+    before = client.replica.cursors[A.name].partition(".")[0]
+
     def lose_the_chain() -> None:
         stage.reorg(1, A)
         stage.lose_chain(A)
         stage.reorg(1, A)
 
-    (block,) = _lag(stage, client, lose_the_chain)
-    assert block["rollback"]["to"] is None
-    assert len(block["rollback"]["dropped"]) == 2
+    messages = way(stage, client, lose_the_chain)
+    assert [message["type"] for message in messages] == ["snapshot"]
+    assert messages[0]["epoch"] != before
+    stage.assert_same(client)
+
+
+def test_who_listens_when_the_chain_turned_too_deep_gets_one_snapshot_a_channel(stage: Stage, client: Client) -> None:
+    client.subscribe(B)
+    idle = stage.client()
+    client.read()
+    idle.read()
+    stage.lose_chain(A)
+    messages = client.read()
+    assert sorted((message["type"], message["channel"]) for message in messages) == [
+        ("snapshot", A.name),
+        ("snapshot", B.name),
+    ]
+    assert idle.read() == []
+    stage.assert_same(client)
+    stage.block(A, B)
+    (block,) = client.read()
+    assert [change["prev"] for change in block["changes"]] == [message["seq"] for message in messages]
     stage.assert_same(client)
 
 

@@ -55,6 +55,8 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Note that a call was answered, whatever the answer."""
+        if self._context.state == CLOSED and not self._context.failure_count:
+            return
         if self._context.state == OPENED:
             # Begun before it opened; the endpoint lives all the same.
             self._context.set_state(HalfOpenedState())

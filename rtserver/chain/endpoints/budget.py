@@ -26,6 +26,11 @@ class Budget:
         self._tokens = burst
         self._at = clock()
 
+    @property
+    def is_limited(self) -> bool:
+        """Return whether there is a rate at all."""
+        return self._per_s is not None
+
     def wait_s(self, tokens: float = 1.0) -> float:
         """Return for how many seconds these tokens are not to be had."""
         if self._per_s is None:

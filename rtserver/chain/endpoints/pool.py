@@ -111,6 +111,7 @@ class EndpointPool:
                     clock=clock,
                 )
             )
+        self._seconds = metrics.rpc_latency.labels(chain)
         self._hedges = 1.0
         self._may_hedge = len({member.node for member in self.members}) > 1
         self._headers: dict[BlockHash, Header] = {}
@@ -153,7 +154,6 @@ class EndpointPool:
         """Note the head that an endpoint told."""
         self.know(header)
         member.health.saw(header)
-        member.show_head()
 
     # --- asking ---------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class EndpointPool:
         self._on_calls(len(requests))
         started = time.perf_counter()
         answers = await member.send(requests, purpose)
-        self._metrics.rpc_latency.labels(self._chain).observe(time.perf_counter() - started)
+        self._seconds.observe(time.perf_counter() - started)
         return answers
 
     async def ask(
@@ -251,6 +251,9 @@ class EndpointPool:
 
     def _next(self, block: BlockHash | None, tried: Sequence[Member], *, well: bool = False) -> Member | None:
         """Return the best endpoint that was not tried, None if there is none; `well`: only one without a blemish."""
+        if len(self.members) == 1:
+            (only,) = self.members
+            return None if tried or only.health.rests_s > 0 else only
         candidates = [member for member in self.members if member not in tried and member.health.rests_s <= 0]
         if well:
             nodes = {member.node for member in tried}

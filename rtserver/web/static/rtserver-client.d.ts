@@ -10,9 +10,9 @@ export interface Block {
   timestamp?: number;
 }
 
-/** The chain went back to `to` (null: further than the server remembers); `dropped` are no longer part of it. */
+/** The chain went back to `to`; `dropped` are no longer part of it. */
 export interface Rollback {
-  to: { number: number; hash: string } | null;
+  to: { number: number; hash: string };
   dropped: string[];
 }
 
