@@ -95,7 +95,7 @@ async def test_a_node_that_does_not_answer_costs_no_cpu_and_no_patience_at_the_e
         async for text in socket:
             assert isinstance(text, str), "JSON is text"
             asked.set()
-            await asyncio.Event().wait()
+            await socket.wait_closed()
 
     async def listen(url: str) -> None:
         async with aclosing(stream_heads(url, 30.0, lambda: None)) as heads:
