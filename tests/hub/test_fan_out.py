@@ -2,9 +2,7 @@
 
 from itertools import pairwise
 
-from rtserver.domain.chain import Rollback
 from rtserver.domain.diff import Change
-from rtserver.domain.update import BlockUpdate
 
 from .stage import CHAIN, OTHER_CHAIN, Stage, channel
 
