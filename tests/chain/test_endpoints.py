@@ -29,7 +29,7 @@ from faults.proxy import FaultProxy
 
 from rtserver.chain.heads import stream_heads
 from rtserver.chain.reader import ChainReader
-from rtserver.chain.rpc import HttpEndpoint, RpcError, TransportError, make_endpoint
+from rtserver.chain.rpc import HttpEndpoint, Request, RpcError, TransportError, make_endpoint
 from rtserver.demo.lab import Lab
 from rtserver.demo.node import AnvilNode
 from rtserver.demo.toolchain import Toolchain
@@ -240,7 +240,7 @@ async def test_a_refused_batch_costs_batching_for_a_while_not_for_ever(first: Fa
     endpoint = HttpEndpoint(first.http_url, timeout_s=5)
     now = [0.0]
     endpoint._batches._clock = lambda: now[0]
-    batch = [("eth_chainId", [])] * 4
+    batch: list[Request] = [("eth_chainId", [])] * 4
     first.add(no_batches(), times=1, when=lambda call: call.batch > 1)
     assert await endpoint.send(batch) == ["0x7a69"] * 4
     first.reset_counts()
