@@ -226,6 +226,8 @@ class ChainReader:
     ) -> list[Log]:
         """Return all past logs of an address with these topics, from one height up to and including a block.
 
+        An empty place in `topics` stands for any topic.
+
         In as many pieces as the provider wants; with each one, the block at the end tells whose chain answered.
 
         Raises:
@@ -243,7 +245,7 @@ class ChainReader:
                 first, last = pieces.next()
                 query = {
                     "address": address,
-                    "topics": [list(each) for each in topics],
+                    "topics": [list(each) or None for each in topics],
                     "fromBlock": hex(first),
                     "toBlock": hex(last),
                 }

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, assert_never
 
 from ..domain.chain import Header, Log, Rollback
-from ..domain.diff import Change, JsonObject, State
+from ..domain.diff import Change, JsonObject, State, diff
 from ..domain.errors import ClientError
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
 from ..domain.update import BlockUpdate, LonePatches
 from ..protocols.addresses import checksum
 from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
-from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
+from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
 from .ports import Pricer
 
 __all__ = ["EngineCore", "head_object"]
@@ -42,6 +42,8 @@ class EngineCore:
         self._opening: dict[str, Channel] = {}
         self._open_positions: dict[str, dict[TokenId, str]] = {kind: {} for kind in self._books}
         self._open_owners: dict[Address, str] = {}
+        # What was told of claims, by channel: books tell them whole, channels change.
+        self._claims: dict[str, State] = {}
 
     # --- wishes ---------------------------------------------------------------------------------------
 
@@ -53,7 +55,7 @@ class EngineCore:
         match channel:
             case PositionChannel():
                 self._books[channel.protocol].want_position(channel.token_id)
-            case OwnerChannel():
+            case OwnerChannel() | RewardsChannel():
                 for book in self._books.values():
                     book.want_owner(channel.owner)
             case PoolChannel():
@@ -73,8 +75,10 @@ class EngineCore:
             case PositionChannel():
                 self._open_positions[channel.protocol].pop(channel.token_id, None)
                 self._books[channel.protocol].unwant_position(channel.token_id)
-            case OwnerChannel():
-                self._open_owners.pop(channel.owner, None)
+            case OwnerChannel() | RewardsChannel():
+                if isinstance(channel, OwnerChannel):
+                    self._open_owners.pop(channel.owner, None)
+                self._claims.pop(channel.name, None)
                 for book in self._books.values():
                     book.unwant_owner(channel.owner)
             case PoolChannel():
@@ -172,7 +176,7 @@ class EngineCore:
         update = BlockUpdate(chain_id=self._chain_id, header=header, rollback=rollback, is_new_head=is_new_head)
         for kind, book in self._books.items():
             repriced = self._pricer.update(book.quotes(), book.decimals)
-            self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced), update)
+            self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced, header.timestamp), update)
         head_name = f"head:{self._chain_id}"
         if is_new_head and head_name in self._open:
             update.changes[head_name] = Change(patch={_HEAD_KEY: head_object(header)})
@@ -186,15 +190,17 @@ class EngineCore:
             if state is not None:
                 del self._opening[name]
                 self._open[name] = channel
-                self._register(name, channel)
+                self._register(name, channel, state)
                 update.opened[name] = state
         return update
 
-    def _register(self, name: str, channel: Channel) -> None:
+    def _register(self, name: str, channel: Channel, state: State) -> None:
         if isinstance(channel, PositionChannel):
             self._open_positions[channel.protocol][channel.token_id] = name
         elif isinstance(channel, OwnerChannel):
             self._open_owners[channel.owner] = name
+        elif isinstance(channel, RewardsChannel):
+            self._claims[name] = state
 
     def _state(self, channel: Channel, header: Header) -> State | None:
         """Return a channel's whole state, None while something of it is unread."""
@@ -215,6 +221,11 @@ class EngineCore:
                     for kind, book in self._books.items()
                     for token_id, view in book.positions_of(channel.owner).items()
                 }
+            case RewardsChannel():
+                claims = [book.claims_of(channel.owner) for book in self._books.values()]
+                if any(claim is None for claim in claims):
+                    return None
+                return {key: value for claim in claims if claim is not None for key, value in claim.items()}
             case PoolChannel():
                 if not all(book.pool_ready(channel.pool) for book in self._books.values()):
                     return None
@@ -270,6 +281,13 @@ class EngineCore:
                     patched[name] = {key: (fields, text)}
                 else:
                     mine[key] = (fields, text)
+        for owner, claims in result.claims.items():
+            name = RewardsChannel(self._chain_id, owner).name
+            if (told := self._claims.get(name)) is not None:
+                now = {key: value for key, value in told.items() if not key.startswith(f"{kind}:")} | claims
+                self._claims[name] = now
+                if change := diff(told, now):
+                    changes[name] = change
         for pool, shown in result.pools.items():
             name = PoolChannel(self._chain_id, pool).name
             if name not in self._open:

@@ -75,6 +75,8 @@ class ChainRunner:
         self._gone = Gone()
         self._unpublished = False
         self._wanted = False
+        # Past events may lead to more to read, though nobody waits for a channel.
+        self._loading = False
         self._block_calls = 0
         self._history: asyncio.Task[None] | None = None
         self._history_failures = 0
@@ -156,13 +158,16 @@ class ChainRunner:
 
     def _start_load(self, group: asyncio.TaskGroup, head: Header) -> _Load | None:
         """Begin a round of cold loads at the head; open at once what needs no reading."""
-        if not self._wanted and not self._core.is_opening:
+        is_awaited = self._wanted or self._core.is_opening
+        if not is_awaited and not self._loading:
             return None
         self._wanted = False
         plan = self._core.plan(_LOAD_BUDGET)
         if plan.calls:
             return group.create_task(self._read_load(plan, head))
-        self._publish(head, time.perf_counter())
+        self._loading = False
+        if is_awaited:
+            self._publish(head, time.perf_counter())
         return None
 
     async def _start(self) -> Header:
@@ -276,11 +281,12 @@ class ChainRunner:
                 await asyncio.sleep(_RETRY_S * self._history_failures)
                 self._wake.set()
                 return
-            log.warning("history not readable, fees stay unknown", chain=self._name, error=str(error))
+            log.warning("history not readable, what it tells stays unknown", chain=self._name, error=str(error))
         except PermanentError as error:
-            log.warning("history refused, fees stay unknown", chain=self._name, error=str(error))
+            log.warning("history refused, what it tells stays unknown", chain=self._name, error=str(error))
         self._history_failures = 0
         book.absorb_history(query, logs)
+        self._loading = True
         self._wake.set()
         self._unpublished = True
 

@@ -5,18 +5,20 @@ contract reads that make them fresh, `absorb` takes the answers; this repeats un
 A cold load, a block, a gap and a reorganisation differ only in what they mark.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from ..domain.chain import Log
-from ..domain.diff import JsonObject
-from ..domain.ids import Address, BlockHash, ChainId, TokenId
+from ..domain.diff import JsonObject, State
+from ..domain.ids import Address, BlockHash, ChainId, Tick, TokenId
 
 __all__ = [
     "Adapter",
     "Book",
+    "Builder",
     "Call",
+    "Deposit",
     "Evaluation",
     "Held",
     "HistoryQuery",
@@ -26,6 +28,9 @@ __all__ = [
     "Plan",
     "Prices",
     "QuotePool",
+    "Reward",
+    "StakedRange",
+    "Staking",
     "patches_with",
 ]
 
@@ -58,11 +63,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Past logs that a book needs to tell fees from owed principal: these tokens' events so far."""
+    """Past logs that a book needs: of this contract, with these topics, an empty place standing for any.
+
+    `token_ids` are those that a query about owed principal is for; nobody else's concern.
+    """
 
     address: Address
     topics: tuple[tuple[str, ...], ...]
-    token_ids: tuple[TokenId, ...]
+    token_ids: tuple[TokenId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,8 @@ class Evaluation:
     removed: dict[TokenId, Address] = field(default_factory=dict)
     moved: dict[TokenId, tuple[Address, Address]] = field(default_factory=dict)
     pools: dict[Address, JsonObject | None] = field(default_factory=dict)
+    # What owners can claim, by key; only of owners for whom it changed.
+    claims: dict[Address, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +137,34 @@ class KnownDeployment:
     position_manager: str
     stablecoins: tuple[str, ...]
     block_time_s: float
+    staker: str | None = None
+
+
+class Builder(Protocol):
+    """Makes a deployment's book."""
+
+    def __call__(
+        self,
+        chain_id: ChainId,
+        factory: Address,
+        position_manager: Address,
+        init_code_hash: bytes | None,
+        stablecoins: Sequence[Address],
+        *,
+        staker: Address | None = None,
+        rewards_every_s: float = 0.0,
+    ) -> "Book":
+        """Return the book.
+
+        Args:
+            chain_id: The chain.
+            factory: Who deploys the pools.
+            position_manager: Whose NFTs the positions are.
+            init_code_hash: Of the factory's pools, where it isn't the usual one.
+            stablecoins: Tokens that count as one dollar.
+            staker: The contract in which positions are staked, None where there is none.
+            rewards_every_s: Chain seconds between two pushes of rewards that grew by time alone; 0 is each block.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +172,7 @@ class Adapter:
     """What a protocol's folder offers as `ADAPTER`: how to make its book, and where it is known to live."""
 
     kind: str
-    build: "Callable[[ChainId, Address, Address, bytes | None, Sequence[Address]], Book]"
+    build: Builder
     deployments: Mapping[int, KnownDeployment]
 
 
@@ -208,8 +246,11 @@ class Book(Protocol):
     def owner_of(self, token_id: TokenId) -> Address | None:
         """Return a tracked position's owner."""
 
-    def evaluate(self, prices: Prices, repriced: frozenset[Address]) -> Evaluation:
-        """Return what changed for everything that was touched, and for holders of the repriced tokens."""
+    def evaluate(self, prices: Prices, repriced: frozenset[Address], now: int) -> Evaluation:
+        """Return what changed for everything that was touched, for holders of the repriced tokens, and by time.
+
+        `now` is the block's timestamp in seconds.
+        """
 
     def want_position(self, token_id: TokenId) -> None:
         """Track a position from now on."""
@@ -246,3 +287,147 @@ class Book(Protocol):
 
     def pool(self, pool: Address) -> JsonObject | None:
         """Return a pool as last evaluated, or None where it isn't one of this deployment's."""
+
+    def claims_of(self, owner: Address) -> State | None:
+        """Return what an owner can claim, by key, as last evaluated; None while it is unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """What a staking contract says of an NFT that it holds.
+
+    `owner` is for whom it holds it, None where for nobody: sent there by mistake. `stakes` counts in how many
+    places the NFT earns; it is staked if that is more than none, and else merely deposited.
+    """
+
+    owner: Address | None
+    stakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StakedRange:
+    """What of a staked position's pool its rewards may depend on, at a block.
+
+    `seconds_inside` is seconds per liquidity inside the range, Q32.128 modulo 2^160.
+    """
+
+    pool: Address
+    lower: Tick
+    upper: Tick
+    seconds_inside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a position has earned in one place: an incentive, a gauge.
+
+    `terms` is what never changes about it, as clients see it. `amount` is in the token's smallest unit, None
+    where the contract's own answer reverts.
+    """
+
+    token: Address
+    terms: JsonObject
+    amount: int | None
+
+
+class Staking(Protocol):
+    """Contracts that hold positions for their owners and reward them: what a book asks of such a system.
+
+    A state machine without I/O like a book, and part of one: the book reads `deposit_call` with each position
+    and calls `track` with the answer, so ownership and `isStaked` are never older than the position itself.
+    One more system (gauges, MasterChef) is one more implementation; the books stay as they are.
+    """
+
+    @property
+    def holders(self) -> frozenset[Address]:
+        """Return the contracts that hold the NFTs; their logs are wanted."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Return the first topics of the logs that are wanted."""
+
+    # --- whose it is, and whether it is staked --------------------------------------------------------
+
+    def deposit_call(self, token_id: TokenId) -> Call:
+        """Return the call that says for whom an NFT is held."""
+
+    def deposit(self, result: bytes | None) -> Deposit:
+        """Return what that call's answer means."""
+
+    def track(self, token_id: TokenId, stakes: int) -> None:
+        """Keep the rewards of a position that was read with so many stakes."""
+
+    def untrack(self, token_id: TokenId) -> None:
+        """Forget a position."""
+
+    def want_owner(self, owner: Address) -> None:
+        """Find all positions held for an owner, and what it can claim, from now on."""
+
+    def unwant_owner(self, owner: Address) -> None:
+        """Undo `want_owner`."""
+
+    def owner_ready(self, owner: Address) -> bool:
+        """Return whether all positions held for an owner have been named by `absorb_history`."""
+
+    # --- blocks ---------------------------------------------------------------------------------------
+
+    def check(self, log: Log) -> None:
+        """Raise RetryableError for a log of these contracts that can't be the event that it names."""
+
+    def open(self, block_hash: BlockHash) -> None:
+        """Begin the record of a block."""
+
+    def fold(self, log: Log) -> tuple[TokenId, tuple[Address, ...]] | None:
+        """Take a log; return the position that has to be read again and the owners it names, None if none."""
+
+    def unwind(self, block_hashes: Iterable[BlockHash]) -> None:
+        """Mark what these blocks had touched, newest first."""
+
+    def forget(self, block_hash: BlockHash) -> None:
+        """Drop the memory of a block that is too deep to be undone."""
+
+    def mark_all(self) -> None:
+        """Mark everything."""
+
+    # --- reads ----------------------------------------------------------------------------------------
+
+    def is_settled(self) -> bool:
+        """Return whether everything that a block touched has been read."""
+
+    def plan(self, plan: Plan) -> None:
+        """Add the reads for all that is stale; each key is ("staking", …)."""
+
+    def plan_loads(self, plan: Plan, limit: int) -> None:
+        """Add reads for what was never read, up to a number of reads in all."""
+
+    def absorb(self, key: Any, result: bytes | None) -> None:
+        """Take one answer."""
+
+    def history_query(self) -> HistoryQuery | None:
+        """Return past logs that are wanted, or None; what could not be read is wanted again later."""
+
+    def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> Mapping[Address, set[TokenId]]:
+        """Take the answer to a history query; return positions that may be held for wanted owners."""
+
+    # --- values ---------------------------------------------------------------------------------------
+
+    def reward_tokens(self) -> frozenset[Address]:
+        """Return the tokens in which tracked positions and wanted owners are rewarded."""
+
+    def take_changed(self, now: int) -> set[TokenId]:
+        """Return the positions whose rewards changed by more than time since this was last asked.
+
+        `now` is the timestamp of the block that is being evaluated, in seconds.
+        """
+
+    def is_known(self, token_id: TokenId) -> bool:
+        """Return whether a position's rewards are known, or are known to be unreadable."""
+
+    def rewards(self, token_id: TokenId, place: StakedRange, now: int) -> list[Reward] | None:
+        """Return what a staked position has earned at a block, one entry a place; None while that is unknown."""
+
+    def take_claims(self) -> set[Address]:
+        """Return the wanted owners whose claims changed since this was last asked."""
+
+    def claims(self, owner: Address) -> Mapping[Address, int] | None:
+        """Return what an owner can claim, by token, without zeros; None while that is unread."""

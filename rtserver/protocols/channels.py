@@ -8,10 +8,19 @@ from ..domain.errors import ClientError
 from ..domain.ids import Address, ChainId, TokenId
 from .addresses import checksum, parse_address
 
-__all__ = ["Channel", "HeadChannel", "OwnerChannel", "PoolChannel", "PositionChannel", "parse_channel"]
+__all__ = [
+    "Channel",
+    "HeadChannel",
+    "OwnerChannel",
+    "PoolChannel",
+    "PositionChannel",
+    "RewardsChannel",
+    "parse_channel",
+]
 
 _FORMS: Final = (
-    "position:{chainId}:{protocol}:{tokenId}, owner:{chainId}:{address}, pool:{chainId}:{address}, head:{chainId}"
+    "position:{chainId}:{protocol}:{tokenId}, owner:{chainId}:{address}, rewards:{chainId}:{address}, "
+    "pool:{chainId}:{address}, head:{chainId}"
 )
 # Token ids are uint256; anything longer is not a number that a chain knows.
 _MAX_DIGITS: Final = 78
@@ -45,6 +54,19 @@ class OwnerChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardsChannel:
+    """What an owner can claim from staking contracts, over all protocols of a chain."""
+
+    chain_id: ChainId
+    owner: Address
+
+    @property
+    def name(self) -> str:
+        """Return the one spelling."""
+        return f"rewards:{self.chain_id}:{checksum(self.owner)}"
+
+
+@dataclass(frozen=True, slots=True)
 class PoolChannel:
     """One pool."""
 
@@ -69,7 +91,7 @@ class HeadChannel:
         return f"head:{self.chain_id}"
 
 
-Channel: TypeAlias = PositionChannel | OwnerChannel | PoolChannel | HeadChannel
+Channel: TypeAlias = PositionChannel | OwnerChannel | RewardsChannel | PoolChannel | HeadChannel
 
 
 def _number(text: str, what: str) -> int:
@@ -90,7 +112,7 @@ def parse_channel(text: str, known: Mapping[int, frozenset[str]]) -> Channel:
     """
     kind, _, rest = text[:256].partition(":")
     parts = rest.split(":")
-    sizes = {"position": 3, "owner": 2, "pool": 2, "head": 1}
+    sizes = {"position": 3, "owner": 2, "rewards": 2, "pool": 2, "head": 1}
     if sizes.get(kind) != len(parts):
         raise ClientError("bad_channel", f"no channel {text[:80]!r}; channels are {_FORMS}")
     chain_id = ChainId(_number(parts[0], "chainId"))
@@ -108,6 +130,8 @@ def parse_channel(text: str, known: Mapping[int, frozenset[str]]) -> Channel:
             return PositionChannel(chain_id, parts[1], TokenId(_number(parts[2], "tokenId")))
         if kind == "owner":
             return OwnerChannel(chain_id, parse_address(parts[1], what="owner"))
+        if kind == "rewards":
+            return RewardsChannel(chain_id, parse_address(parts[1], what="owner"))
         if kind == "pool":
             return PoolChannel(chain_id, parse_address(parts[1], what="pool"))
     except ClientError as error:

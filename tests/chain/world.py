@@ -23,7 +23,7 @@ from rtserver.domain.update import BlockUpdate
 from rtserver.engine.core import EngineCore
 from rtserver.engine.runner import ChainRunner
 from rtserver.obs.metrics import Metrics
-from rtserver.protocols.channels import Channel, OwnerChannel, PoolChannel, PositionChannel
+from rtserver.protocols.channels import Channel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
 from rtserver.protocols.registry import adapters
 from rtserver.worth.pool_prices import PoolPrices
 
@@ -89,6 +89,7 @@ class World:
         self.metrics = metrics
         self.source = source
         self._node = HttpEndpoint(lab.node.http_url, timeout_s=30)
+        self.staking = False
 
     # --- wishes ---------------------------------------------------------------------------------------
 
@@ -116,6 +117,16 @@ class World:
         wanted = (block_hash or self.lab.head.hash).lower()
         await self.keeper.until(lambda: self.keeper.head == wanted)
 
+    def positions(self) -> Iterable[dict[str, Any]]:
+        """Yield every position that any channel shows, once for each channel."""
+        for name, state in self.keeper.states.items():
+            if name.startswith(("owner:", "position:")):
+                yield from state.values()
+
+    async def rewarded(self) -> None:
+        """Wait until every staked position says what it earned: what the past tells may come a frame later."""
+        await self.keeper.until(lambda: all(view["rewards"] for view in self.positions() if view["isStaked"]))
+
     # --- the truth ------------------------------------------------------------------------------------
 
     async def batch(self, requests: Sequence[tuple[str, list[Any]]]) -> list[Any]:
@@ -135,6 +146,8 @@ class World:
         requests = []
         for view in views:
             token_id, owner, liquidity = int(view["tokenId"]), view["owner"], int(view["liquidity"])
+            if self.staking and self.lab.book.nfts[token_id].owner == self.lab.deployment.staker:
+                owner = self.lab.deployment.staker  # who may withdraw and collect, not whose it is
             requests.append(self._call(bytes.fromhex("99fbab88"), encode(["uint256"], [token_id]), block))
             requests.append(self._call(bytes.fromhex("6352211e"), encode(["uint256"], [token_id]), block))
             args = encode(["(uint256,uint128,uint256,uint256,uint256)"], [(token_id, liquidity, 0, 0, MAX_U256)])
@@ -166,6 +179,8 @@ class World:
                 "collectable1": str(_pair(collected)[1]),
             }
             (owner,) = decode(["address"], bytes.fromhex(holder[2:]))
+            if self.staking and owner.lower() == self.lab.deployment.staker:
+                owner = view["owner"]  # whose it is there, the staker says
             if owner.lower() != view["owner"].lower():
                 differences.append(f"{view['tokenId']} owner: {view['owner']} against {owner}")
             differences += [
@@ -198,7 +213,7 @@ class World:
 
     async def fresh(self) -> Keeper:
         """Load the same channels anew at the same head; the chain must stand still."""
-        async with open_world(self.lab) as other:
+        async with open_world(self.lab, staking=self.staking) as other:
             for name in self.keeper.states:
                 await other.open(parse(name))
             assert other.keeper.head == self.keeper.head
@@ -215,6 +230,10 @@ def _pair(answer: Any) -> tuple[int, int]:
 
 def owner_channel(owner: str) -> OwnerChannel:
     return OwnerChannel(CHAIN, Address(owner.lower()))
+
+
+def rewards_channel(owner: str) -> RewardsChannel:
+    return RewardsChannel(CHAIN, Address(owner.lower()))
 
 
 def position_channel(token_id: int) -> PositionChannel:
@@ -238,9 +257,12 @@ async def open_world(
     http: str | Sequence[str] | None = None,
     ws: str | None = None,
     reads: str = "http",
+    staking: bool = False,
+    rewards_every_s: float = 0.0,
     **options: Any,
 ) -> AsyncIterator[World]:
-    """Run an engine on the lab's node, or on endpoints in front of it; `options` are the source's."""
+    """Run an engine on the lab's node, or on endpoints in front of it; with the staker known to it
+    or not; `options` are the source's."""
     metrics = Metrics()
     urls = [http] if isinstance(http, str) else http or [lab.node.http_url]
     endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=10) for url in urls]
@@ -262,11 +284,14 @@ async def open_world(
         Address(lab.deployment.position_manager.lower()),
         None,
         dollars,
+        staker=Address(lab.deployment.staker.lower()) if staking else None,
+        rewards_every_s=rewards_every_s,
     )
     keeper = Keeper()
     core = EngineCore(CHAIN, {KIND: book}, PoolPrices(dollars))
     runner = ChainRunner(name="local", core=core, source=source, reader=reader, sink=keeper, metrics=metrics)
     world = World(lab, runner, keeper, reader, metrics, source)
+    world.staking = staking
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source.run()), group.create_task(runner.run())]
         try:
@@ -277,6 +302,7 @@ async def open_world(
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks)  # a read in flight ends before its connection does
             await world.close()
             await reader.close()
 

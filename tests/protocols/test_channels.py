@@ -3,7 +3,14 @@
 import pytest
 
 from rtserver.domain.errors import ClientError
-from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel, PositionChannel, parse_channel
+from rtserver.protocols.channels import (
+    HeadChannel,
+    OwnerChannel,
+    PoolChannel,
+    PositionChannel,
+    RewardsChannel,
+    parse_channel,
+)
 
 KNOWN = {1: frozenset({"uniswap-v3", "other"}), 10: frozenset({"uniswap-v3"})}
 UNI = "0x1f9840a85d5aF5bf1D1762F925BDADdC4201F984"
@@ -20,6 +27,7 @@ UNI = "0x1f9840a85d5aF5bf1D1762F925BDADdC4201F984"
         (f"owner:1:{UNI}", OwnerChannel, f"owner:1:{UNI}"),
         (f"owner:1:{UNI.lower()}", OwnerChannel, f"owner:1:{UNI}"),
         (f"owner:1:0x{UNI[2:].upper()}", OwnerChannel, f"owner:1:{UNI}"),
+        (f"rewards:1:{UNI.lower()}", RewardsChannel, f"rewards:1:{UNI}"),
         (f"pool:10:{UNI.lower()}", PoolChannel, f"pool:10:{UNI}"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_position_shows_what_the_formulas_say(
     pool = Pool(
         address=OWNER, token0=T0, token1=T1, fee_pips=500, keeps_growth=True, has_growth=True, is_read=True,
         sqrt_price=price, tick=tick, growth0=globals_[0], growth1=globals_[1],
-        ticks={lower: outs[0], upper: outs[1]},
+        ticks={lower: (*outs[0], 0), upper: (*outs[1], 0)},
     )  # fmt: skip
     rng = Range(pool, lower, upper, b"", core_read=True, core_liquidity=core_liquidity,
                 core_last0=core_last[0], core_last1=core_last[1],

@@ -93,7 +93,7 @@ def test_pool_words(tick: Tick, price: int, liquidity: int, last0: int, last1: i
     slot0 = encode(["uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool"], [price, tick, 1, 2, 3, 4, True])
     assert reads.decode_slot0(slot0) == (price, tick)
     types = ["uint128", "int128", "uint256", "uint256", "int56", "uint160", "uint32", "bool"]
-    assert reads.decode_tick(encode(types, [liquidity, -5, last0, last1, -1, 1, 1, True])) == (last0, last1)
+    assert reads.decode_tick(encode(types, [liquidity, -5, last0, last1, -1, 7, 1, True])) == (last0, last1, 7)
     core = encode(["uint128", "uint256", "uint256", "uint128", "uint128"], [liquidity, last0, last1, 5, 6])
     assert reads.decode_core(core) == reads.CorePosition(liquidity, last0, last1, 5, 6)
     assert reads.decode_uint(encode(["uint256"], [last0])) == last0
@@ -105,7 +105,7 @@ def test_no_answer_means_there_is_nothing() -> None:
         assert reads.decode_nft(nothing) is None
         assert reads.decode_uint(nothing) is None
         assert reads.decode_address(nothing) is None
-        assert reads.decode_tick(nothing) == (0, 0)
+        assert reads.decode_tick(nothing) == (0, 0, 0)
         assert reads.decode_core(nothing) == reads.CorePosition(0, 0, 0, 0, 0)
 
 

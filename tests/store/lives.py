@@ -105,7 +105,9 @@ class Life(World):
 
 
 @asynccontextmanager
-async def open_life(lab: Lab, path: Path, *, linker: Linker | None = None) -> AsyncIterator[Life]:
+async def open_life(
+    lab: Lab, path: Path, *, linker: Linker | None = None, staking: bool = False
+) -> AsyncIterator[Life]:
     """Run an engine that keeps every step in a file and goes on from what is there; it ends without a goodbye."""
     metrics = Metrics()
     reader = CountingReader("local", [HttpEndpoint(lab.node.http_url, timeout_s=10)], metrics)
@@ -122,7 +124,8 @@ async def open_life(lab: Lab, path: Path, *, linker: Linker | None = None) -> As
     )
     dollars = [Address(token.lower()) for token in lab.deployment.stablecoins]
     factory, manager = (Address(text.lower()) for text in (lab.deployment.factory, lab.deployment.position_manager))
-    books = {KIND: adapters()[KIND].build(CHAIN, factory, manager, None, dollars)}
+    staker = Address(lab.deployment.staker.lower()) if staking else None
+    books = {KIND: adapters()[KIND].build(CHAIN, factory, manager, None, dollars, staker=staker)}
     core = EngineCore(CHAIN, books, PoolPrices(dollars))
     sink = Sink()
     store = Store(Database(sqlite_url(path)))
@@ -144,6 +147,7 @@ async def open_life(lab: Lab, path: Path, *, linker: Linker | None = None) -> As
     )
     life = Life(vault, reader, lab, runner, sink, reader, metrics, source)
     life.streams = streams
+    life.staking = staking
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(part.run()) for part in (source, runner, keeper)]
         try:

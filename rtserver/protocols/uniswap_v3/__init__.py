@@ -6,6 +6,7 @@ from ...domain.ids import Address, ChainId
 from ..base import Adapter, KnownDeployment
 from .book import UniswapV3Book
 from .deployments import DEPLOYMENTS, POOL_INIT_CODE_HASH
+from .staker import V3Staker
 
 __all__ = ["ADAPTER"]
 
@@ -16,6 +17,9 @@ def _build(
     position_manager: Address,
     init_code_hash: bytes | None,
     stablecoins: Sequence[Address],
+    *,
+    staker: Address | None = None,
+    rewards_every_s: float = 0.0,
 ) -> UniswapV3Book:
     return UniswapV3Book(
         chain_id=chain_id,
@@ -23,6 +27,8 @@ def _build(
         position_manager=position_manager,
         init_code_hash=init_code_hash or POOL_INIT_CODE_HASH,
         stablecoins=stablecoins,
+        staking=None if staker is None else V3Staker(staker),
+        rewards_every_s=rewards_every_s,
     )
 
 
@@ -36,6 +42,7 @@ ADAPTER = Adapter(
             position_manager=known.position_manager,
             stablecoins=known.stablecoins,
             block_time_s=known.block_time_s,
+            staker=known.staker,
         )
         for chain_id, known in DEPLOYMENTS.items()
     },

@@ -6,7 +6,7 @@ rule: whatever a block, a gap or a reorganisation touched is read again at the n
 
 from collections.abc import Iterable
 
-from ...domain.diff import EncodedPatch, JsonObject
+from ...domain.diff import EncodedPatch, JsonObject, State
 from ...domain.ids import Address, TokenId
 from ..base import Evaluation, Prices, QuotePool
 from .discovery import OwnerWatch
@@ -14,6 +14,7 @@ from .evaluate import evaluate_pool_price, evaluate_ranges, pool_view, position_
 from .history import Histories
 from .keeping import Keeping
 from .reading import Reading
+from .staked import add_rewards
 from .state import Nft, Pool, Range
 
 __all__ = ["UniswapV3Book"]
@@ -49,6 +50,9 @@ class UniswapV3Book(Keeping, Reading, Histories):
         if watch is None:
             watch = self._owners[owner] = OwnerWatch(owner)
             self._undiscovered[owner] = None
+            if self._staking is not None:
+                self._staking.want_owner(owner)
+                self._unclaimed.add(owner)
         watch.wishes += 1
 
     def unwant_owner(self, owner: Address) -> None:
@@ -61,6 +65,10 @@ class UniswapV3Book(Keeping, Reading, Histories):
             return
         del self._owners[owner]
         self._undiscovered.pop(owner, None)
+        if self._staking is not None:
+            self._staking.unwant_owner(owner)
+            self._claimed.pop(owner, None)
+            self._unclaimed.discard(owner)
         self._give_up(watch.awaiting)
         for token_id in list(self._owned.get(owner, ())):
             if token_id not in self._wanted_ids:
@@ -109,6 +117,8 @@ class UniswapV3Book(Keeping, Reading, Histories):
         # Whoever turns out to own a position, having been read it is awaited no more.
         if watch is None or not watch.discovered or not watch.awaiting.isdisjoint(self._load_ids):
             return False
+        if self._staking is not None and not self._staking.owner_ready(owner):
+            return False
         return all(self._nft_ready(self._nfts[token_id]) for token_id in self._owned.get(owner, ()))
 
     def pool_ready(self, pool: Address) -> bool:
@@ -139,6 +149,10 @@ class UniswapV3Book(Keeping, Reading, Histories):
         known = self._pools.get(pool)
         return None if known is None or not known.exists else known.view
 
+    def claims_of(self, owner: Address) -> State | None:
+        """Return what an owner can claim, by key, as last evaluated; None while it is unread."""
+        return {} if self._staking is None else self._claimed.get(owner)
+
     # --- evaluation -----------------------------------------------------------------------------------
 
     def quotes(self) -> dict[Address, list[QuotePool]]:
@@ -155,9 +169,10 @@ class UniswapV3Book(Keeping, Reading, Histories):
             if pool.is_read and pool.exists and pool.sqrt_price:
                 yield QuotePool(address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
 
-    def evaluate(self, prices: Prices, repriced: frozenset[Address]) -> Evaluation:
-        """Return what changed for everything that was touched, and for holders of the repriced tokens."""
+    def evaluate(self, prices: Prices, repriced: frozenset[Address], now: int) -> Evaluation:
+        """Return what changed for everything that was touched, for holders of the repriced tokens, and by time."""
         result = Evaluation(removed=self._removed, moved=self._moved)
+        earned = self._evaluate_rewards(now)
         self._removed, self._moved = {}, {}
         ranges = self._dirty_ranges
         self._dirty_ranges = set()
@@ -196,6 +211,9 @@ class UniswapV3Book(Keeping, Reading, Histories):
             cents0, cents1 = prices.get(pool.token0), prices.get(pool.token1)
             unread = evaluate_ranges(pool, mine, moves.get(pool), cents0, cents1, whole, result.patches)
             self._dirty_ranges.update(unread)
+        if earned:
+            add_rewards(earned, whole, result.patches)
+        self._evaluate_claims(result.claims)
         for nft in whole:
             shown = self._view(nft)
             assert shown is not None

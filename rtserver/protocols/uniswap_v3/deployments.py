@@ -13,6 +13,8 @@ POOL_INIT_CODE_HASH: Final = bytes.fromhex("e34f199b19b2b4f47f68442619d555527d24
 class KnownChain:
     """A chain's name, its Uniswap v3 contracts and its dollar tokens, in EIP-55 spelling.
 
+    `staker` is the v3-staker of release 1.0.2, None on a chain for which its makers name none.
+
     `block_time_s` is the usual time between blocks; limits on silence derive from it.
     """
 
@@ -21,10 +23,13 @@ class KnownChain:
     position_manager: str
     stablecoins: tuple[str, ...]
     block_time_s: float
+    staker: str | None = None
 
 
 _FACTORY: Final = "0x1F98431c8aD98523631AE4a59f267346ea31F984"
 _MANAGER: Final = "0xC36442b4a4522E871399CD717aBDD847Ab11FE88"
+# Source: Uniswap/v3-staker README.md, Deployments (Ethereum, Arbitrum One, Optimism, Base).
+_STAKER: Final = "0xe34139463bA50bD61336E0c446Bd8C0867c6fE65"
 
 # Source: developer documentation of Uniswap v3 (deployment addresses) and of each token's issuer.
 DEPLOYMENTS: Final[dict[int, KnownChain]] = {
@@ -38,6 +43,7 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
             "0x6B175474E89094C44Da98b954EedeAC495271d0F",  # DAI
         ),
         block_time_s=12,
+        staker=_STAKER,
     ),
     10: KnownChain(
         name="optimism",
@@ -49,6 +55,7 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
             "0xDA10009cBd5D07dd0CeCc66161FC93D7c9000da1",  # DAI
         ),
         block_time_s=2,
+        staker=_STAKER,
     ),
     56: KnownChain(
         name="bnb",
@@ -77,6 +84,7 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
         position_manager="0x03a520b32C04BF3bEEf7BEb72E919cf822Ed34f1",
         stablecoins=("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",),  # USDC
         block_time_s=2,
+        staker="0x42bE4D6527829FeFA1493e1fb9F3676d2425C3C1",
     ),
     42161: KnownChain(
         name="arbitrum",
@@ -88,5 +96,6 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
             "0xDA10009cBd5D07dd0CeCc66161FC93D7c9000da1",  # DAI
         ),
         block_time_s=0.25,
+        staker=_STAKER,
     ),
 }

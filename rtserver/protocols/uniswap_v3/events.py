@@ -1,6 +1,6 @@
 """Event signatures of Uniswap v3 and fixed-layout decoding of their words. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ...domain.errors import RetryableError
@@ -48,15 +48,15 @@ MANAGER_TOPICS: Final = frozenset({INCREASE_LIQUIDITY, DECREASE_LIQUIDITY, COLLE
 
 
 # How many topics and words each event has. What a node answers shorter is no such event.
-_SHAPES: Final = {
+_SHAPES: Final[Mapping[str, tuple[int, int]]] = {
     SWAP: (3, 5), MINT: (4, 4), BURN: (4, 3), COLLECT_POOL: (4, 3), FLASH: (3, 4), INITIALIZE: (1, 2),
     INCREASE_LIQUIDITY: (2, 3), DECREASE_LIQUIDITY: (2, 3), COLLECT_NFT: (2, 3), TRANSFER: (1, 0), POOL_CREATED: (4, 2),
 }  # fmt: skip
 
 
-def check_shape(topics: Sequence[str], data: str) -> None:
-    """Raise RetryableError for a log that can't be the event that it names."""
-    shape = _SHAPES.get(topics[0], (1, 0)) if topics else (1, 0)
+def check_shape(topics: Sequence[str], data: str, shapes: Mapping[str, tuple[int, int]] = _SHAPES) -> None:
+    """Raise RetryableError for a log that can't be the event that it names; `shapes`: topic → (topics, words)."""
+    shape = shapes.get(topics[0], (1, 0)) if topics else (1, 0)
     if len(topics) < shape[0] or len(data) < 64 * shape[1]:
         raise RetryableError(f"a log of {topics[0] if topics else 'no topic'} is too short")
 

@@ -9,13 +9,13 @@ from ...domain.chain import Log
 from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
 from ..base import LogFilter
 from . import events as ev
+from .staked import Staked
 from .state import RangeKey
-from .tracking import Tracking
 
 __all__ = ["Folding", "tally"]
 
 
-class Folding(Tracking):
+class Folding(Staked):
     """Logs in, marks out."""
 
     def log_filter(self) -> LogFilter:
@@ -23,8 +23,8 @@ class Folding(Tracking):
         if self._filter is None:
             pools = (address for address, pool in self._pools.items() if pool.exists)
             self._filter = LogFilter(
-                addresses=frozenset((self._manager, self._factory, *pools)),
-                topics=ev.POOL_TOPICS | ev.MANAGER_TOPICS | {ev.POOL_CREATED},
+                addresses=frozenset((self._manager, self._factory, *pools, *self._holders)),
+                topics=ev.POOL_TOPICS | ev.MANAGER_TOPICS | {ev.POOL_CREATED} | self._staking_topics,
             )
         return self._filter
 
@@ -33,6 +33,7 @@ class Folding(Tracking):
         # All of them before any is taken: a block that is folded by half would be folded twice.
         for log in logs:
             ev.check_shape(log.topics, log.data)
+        self._open_staking(block_hash, logs)
         record = self._journal.open(block_hash)
         self._forget_hints()
         minted: list[RangeKey] = []
@@ -43,6 +44,8 @@ class Folding(Tracking):
             elif log.address == self._factory:
                 if topic == ev.POOL_CREATED:
                     self._fold_created(Address("0x" + log.data[64 + 24 : 128].lower()))
+            elif log.address in self._holders:
+                self._fold_staking(log)
             else:
                 pool = self._pools.get(log.address)
                 if pool is None or not pool.is_read:
@@ -127,6 +130,9 @@ class Folding(Tracking):
 
     def unwind(self, block_hashes: Iterable[BlockHash]) -> None:
         """Mark what these blocks had touched, newest first: they left the chain."""
+        block_hashes = list(block_hashes)
+        if self._staking is not None:
+            self._staking.unwind(block_hashes)
         for block_hash in block_hashes:
             record = self._journal.pop(block_hash)
             if record is None:
@@ -175,10 +181,14 @@ class Folding(Tracking):
     def forget(self, block_hash: BlockHash) -> None:
         """Drop the memory of a block that is too deep to be undone."""
         self._journal.forget(block_hash)
+        if self._staking is not None:
+            self._staking.forget(block_hash)
 
     def mark_all(self) -> None:
         """Mark everything: nothing that was read so far can be trusted."""
         self._told.clear()
+        if self._staking is not None:
+            self._staking.mark_all()
         for pool in self._pools.values():
             self._mark_pool(pool)
             pool.span = None

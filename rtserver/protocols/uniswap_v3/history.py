@@ -8,7 +8,7 @@ from ...domain.ids import TokenId
 from ..base import HistoryQuery
 from . import events as ev
 from .folding import tally
-from .tracking import Tracking
+from .staked import Staked
 
 __all__ = ["Histories"]
 
@@ -16,11 +16,14 @@ __all__ = ["Histories"]
 _HISTORY_IDS: Final = 200
 
 
-class Histories(Tracking):
+class Histories(Staked):
     """Past events in, owed principal out."""
 
     def history_query(self) -> HistoryQuery | None:
         """Return past logs that are wanted, or None."""
+        # First whose the positions are: owed principal is asked of those that turn up.
+        if self._staking is not None and (query := self._staking.history_query()) is not None:
+            return query
         ids = tuple(sorted(self._load_history)[:_HISTORY_IDS])
         if not ids:
             return None
@@ -30,6 +33,9 @@ class Histories(Tracking):
 
     def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> None:
         """Take the answer to a history query; None where it could not be read: fees stay unknown."""
+        if query.address in self._holders:
+            self._absorb_deposits(query, logs)
+            return
         answered = [token_id for token_id in query.token_ids if token_id not in self._history_touched]
         self._load_history.difference_update(answered)
         if logs is None:

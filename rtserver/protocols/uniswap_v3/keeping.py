@@ -173,6 +173,9 @@ class Keeping(Folding):
         self._journal.restore(records)
         self.unwind(dropped)
         self._journal.go_on(at)
+        if self._staking is not None:
+            # Nothing of staking is kept: all of it is first read after this block, or at it.
+            self._staking.open(at)
 
     def _restore_nft(self, token_id: TokenId, position: _Position, address: Address) -> None:
         pool = self._pool(address, position.token0, position.token1, position.fee_pips)

@@ -14,8 +14,8 @@ from ..base import Plan
 from ..tokens import decimals_call, decode_decimals, decode_symbol, symbol_call
 from . import reads
 from .discovery import OwnerWatch
+from .staked import Staked
 from .state import TOUCHED, Nft, Pool, Range, RangeKey, Token
-from .tracking import Tracking
 
 __all__ = ["Reading"]
 
@@ -23,12 +23,14 @@ __all__ = ["Reading"]
 _MAX_CONTRADICTIONS: Final = 8
 
 
-class Reading(Tracking):
+class Reading(Staked):
     """Calls out, answers in."""
 
     def is_settled(self) -> bool:
         """Return whether everything that a block touched has been read."""
         if self._stale_pools or self._stale_ticks or self._stale_cores or self._stale_ids:
+            return False
+        if not self._staking_settled():
             return False
         if any(self._owners[owner].urgent for owner in self._undiscovered):
             return False
@@ -59,6 +61,7 @@ class Reading(Tracking):
             self._plan_core(plan, key)
         for token_id in self._stale_ids:
             self._plan_id(plan, token_id, None)
+        self._plan_staking(plan)
         self._plan_loads(plan, len(plan.calls) + load_budget)
         return plan
 
@@ -95,6 +98,8 @@ class Reading(Tracking):
                 return
             for index, call in watch.calls(self._manager, limit - len(plan.calls)):
                 plan.add(("enumerate", owner, index), call)
+        if self._staking is not None:
+            self._staking.plan_loads(plan, limit)
 
     def _plan_pool(self, plan: Plan, pool: Pool) -> None:
         plan.add(("slot0", pool.address), (pool.address, reads.SLOT0))
@@ -102,6 +107,8 @@ class Reading(Tracking):
         if pool.keeps_growth:
             plan.add(("growth0", pool.address), (pool.address, reads.GROWTH0))
             plan.add(("growth1", pool.address), (pool.address, reads.GROWTH1))
+        if pool.keeps_time:
+            self._plan_times(plan, pool)
 
     def _plan_core(self, plan: Plan, key: RangeKey) -> None:
         address, lower, upper = key
@@ -112,6 +119,8 @@ class Reading(Tracking):
         # The owner comes first, so that the position's answer completes the pair.
         if owner is None:
             plan.add(("owner", token_id), reads.owner_call(self._manager, token_id))
+        if self._staking is not None and (owner is None or owner in self._holders):
+            plan.add(("deposit", token_id), self._staking.deposit_call(token_id))
         plan.add(("nft", token_id, owner), reads.nft_call(self._manager, token_id))
 
     def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
@@ -131,6 +140,7 @@ class Reading(Tracking):
                 case ("liquidity", address):
                     if (pool := self._pools.get(address)) is not None:
                         self._absorb_pool(pool, halves["slot0", address], result)
+                        self._expect_time(pool, halves["slot0", address])
                 case ("growth0", address):
                     if (pool := self._pools.get(address)) is not None:
                         pool.growth0 = reads.decode_uint(result) or 0
@@ -144,12 +154,14 @@ class Reading(Tracking):
                     self._absorb_tick(address, tick, reads.decode_tick(result))
                 case ("core", range_key):
                     self._absorb_core(range_key, reads.decode_core(result))
-                case ("owner", token_id):
-                    halves["owner", token_id] = result
+                case ("owner" | "deposit" as name, token_id):
+                    halves[name, token_id] = result
                 case ("nft", token_id, owner):
                     if owner is None:
                         owner = reads.decode_address(halves["owner", token_id])
+                    owner, stakes = self._held_for(owner, halves.get(("deposit", token_id)))
                     self._absorb_nft(token_id, owner, reads.decode_nft(result))
+                    self._absorb_stakes(token_id, stakes)
                 case ("symbol", token):
                     halves["symbol", token] = result
                 case ("decimals", token):
@@ -158,6 +170,11 @@ class Reading(Tracking):
                     halves[name, address] = result
                 case ("fee", address):
                     self._absorb_identity(address, halves["token0", address], halves["token1", address], result)
+                case ("observation", address, index):
+                    self._absorb_time(address, index, reads.decode_observation(result))
+                case ("staking", cell):
+                    assert self._staking is not None
+                    self._staking.absorb(cell, result)
                 case ("enumerate", owner, index):
                     if (watch := self._owners.get(owner)) is not None:
                         watch.take(index, result)
@@ -205,7 +222,7 @@ class Reading(Tracking):
             self._load_pools.pop(pool.address, None)
         self._dirty_pools.add(pool.address)
 
-    def _absorb_tick(self, address: Address, tick: Tick, outside: tuple[int, int]) -> None:
+    def _absorb_tick(self, address: Address, tick: Tick, outside: tuple[int, int, int]) -> None:
         self._stale_ticks.discard((address, tick))
         self._load_ticks.pop((address, tick), None)
         pool = self._pools.get(address)
@@ -268,6 +285,9 @@ class Reading(Tracking):
                 self._urgent.add(token_id)
         if nft is None:
             if token_id not in self._wanted_ids and owner not in self._owners:
+                if self._staking is not None:
+                    # It was deposited for someone here once, and would be again if this block left the chain.
+                    self._journal.current.token_ids.add(token_id)
                 return
             nft = self._add(token_id, owner, read)
         if nft.liquidity != read.liquidity:

@@ -28,10 +28,13 @@ __all__ = [
     "decode_address",
     "decode_core",
     "decode_nft",
+    "decode_observation",
+    "decode_observation_index",
     "decode_slot0",
     "decode_tick",
     "decode_uint",
     "nft_call",
+    "observation_call",
     "owner_call",
     "tick_call",
     "token_of_owner_call",
@@ -46,6 +49,7 @@ TOKEN1: Final = bytes.fromhex("d21220a7")
 FEE: Final = bytes.fromhex("ddca3f43")
 _TICKS: Final = bytes.fromhex("f30dba93")
 _CORE: Final = bytes.fromhex("514ea4bf")
+_OBSERVATIONS: Final = bytes.fromhex("252c09d7")
 _NFT: Final = bytes.fromhex("99fbab88")
 _OWNER_OF: Final = bytes.fromhex("6352211e")
 _BALANCE_OF: Final = bytes.fromhex("70a08231")
@@ -104,6 +108,11 @@ def tick_call(pool: Address, tick: Tick) -> Call:
     return pool, _TICKS + tick.to_bytes(32, "big", signed=True)
 
 
+def observation_call(pool: Address, index: int) -> Call:
+    """Return the call of observations(index)."""
+    return pool, _OBSERVATIONS + index.to_bytes(32, "big")
+
+
 def core_key(manager: Address, lower: Tick, upper: Tick) -> bytes:
     """Return keccak256(abi.encodePacked(manager, lower, upper)).
 
@@ -142,11 +151,26 @@ def decode_slot0(result: bytes | None) -> tuple[SqrtPriceX96, Tick] | None:
     return SqrtPriceX96(_word(result, 0)), _tick(result, 1)
 
 
-def decode_tick(result: bytes | None) -> tuple[int, int]:
-    """Return (feeGrowthOutside0X128, feeGrowthOutside1X128); zeros for a tick that was never initialised."""
+def decode_observation_index(result: bytes | None) -> int:
+    """Return slot0's observationIndex, that of the last stored observation; 0 where there is no pool."""
+    return 0 if result is None or len(result) < 96 else _word(result, 2)
+
+
+def decode_observation(result: bytes | None) -> tuple[int, int]:
+    """Return (blockTimestamp, secondsPerLiquidityCumulativeX128) of a stored observation, zeros without a pool."""
     if result is None or len(result) < 128:
         return 0, 0
-    return _word(result, 2), _word(result, 3)
+    return _word(result, 0), _word(result, 2)
+
+
+def decode_tick(result: bytes | None) -> tuple[int, int, int]:
+    """Return what ticks(tick) says of its outside; zeros for a tick that was never initialised.
+
+    (feeGrowthOutside0X128, feeGrowthOutside1X128, secondsPerLiquidityOutsideX128).
+    """
+    if result is None or len(result) < 192:
+        return 0, 0, 0
+    return _word(result, 2), _word(result, 3), _word(result, 5)
 
 
 def decode_core(result: bytes | None) -> CorePosition:

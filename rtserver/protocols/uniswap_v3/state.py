@@ -73,7 +73,10 @@ class Range:
 class Pool:
     """A pool's price, growth and those ticks that bound a tracked range.
 
-    `ticks` maps a tick to (feeGrowthOutside0X128, feeGrowthOutside1X128), None while unread.
+    `ticks` maps a tick to (feeGrowthOutside0X128, feeGrowthOutside1X128, secondsPerLiquidityOutsideX128), None
+    while unread.
+    `keeps_time` is True for a pool in which a tracked position is staked: its last observation is kept, too, as
+    (timestamp, secondsPerLiquidityCumulativeX128) in `observed`; `observed_at` is its index, as slot0 says.
     `keeps_growth` is False for a pool that only prices a token: it needs price and depth alone.
     `walked` is the last tick that logs since the last read led to: where the next swap starts.
     `span` is (lowest, highest) tick visited since the last read: ticks in (low, high] may have flipped.
@@ -84,6 +87,9 @@ class Pool:
     token1: Address
     fee_pips: int
     keeps_growth: bool = False
+    keeps_time: bool = False
+    observed_at: int = 0
+    observed: tuple[int, int] | None = None
     has_growth: bool = False
     is_read: bool = False
     exists: bool = True
@@ -92,7 +98,7 @@ class Pool:
     liquidity: int = 0
     growth0: int = 0
     growth1: int = 0
-    ticks: dict[Tick, tuple[int, int] | None] = field(default_factory=dict)
+    ticks: dict[Tick, tuple[int, int, int] | None] = field(default_factory=dict)
     ranges: dict[tuple[Tick, Tick], Range] = field(default_factory=dict)
     walked: Tick | None = None
     span: tuple[Tick, Tick] | None = None
@@ -135,6 +141,9 @@ class Nft:
     collectable1: int = -1
     value_cents: int | None = None
     fees_cents: int | None = None
+    # In how many places it is staked, and what it has earned there: see `staked`.
+    stakes: int = 0
+    rewards: JsonObject | None = None
 
     def set_principal(self, principal0: int | None, principal1: int | None) -> None:
         """Set owed principal; the fees are told again, and the whole object where they became unknown."""

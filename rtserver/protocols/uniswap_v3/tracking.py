@@ -6,9 +6,10 @@ Decides what is kept and what is dropped; never decodes a log or an answer.
 from collections.abc import Sequence
 from typing import Final
 
+from ...domain.diff import State
 from ...domain.ids import Address, BlockHash, ChainId, SqrtPriceX96, Tick, TokenId
 from ..addresses import create2_pool
-from ..base import LogFilter
+from ..base import LogFilter, Staking
 from . import reads
 from .discovery import OwnerWatch
 from .journal import Journal, Touched
@@ -31,6 +32,8 @@ class Tracking:
         position_manager: Address,
         init_code_hash: bytes,
         stablecoins: Sequence[Address] = (),
+        staking: Staking | None = None,
+        rewards_every_s: float = 0.0,
         kind: str = "uniswap-v3",
     ) -> None:
         self.kind = kind
@@ -39,6 +42,8 @@ class Tracking:
         self._manager = position_manager
         self._init_code_hash = init_code_hash
         self._stablecoins = tuple(stablecoins)
+        self._staking = staking
+        self._rewards_every_s = rewards_every_s
         self._journal = Journal()
         self._tokens: dict[Address, Token] = {}
         self._pools: dict[Address, Pool] = {}
@@ -57,6 +62,8 @@ class Tracking:
         self._stale_ticks: set[tuple[Address, Tick]] = set()
         self._stale_cores: set[RangeKey] = set()
         self._stale_ids: set[TokenId] = set()
+        # Their last observation is at another index than was read.
+        self._stale_times: set[Address] = set()
         # Never read.
         self._load_tokens: dict[Address, None] = {}
         self._load_identities: dict[Address, None] = {}
@@ -84,6 +91,13 @@ class Tracking:
         self._kept_nfts: dict[TokenId, tuple[Range, Address, int | None, int | None]] = {}
         self._kept_owners: set[Address] = set()
         self._kept_records: dict[BlockHash, Touched] = {}
+        # Staked positions; those of them to be told what they earned; when all of them last were, in chain seconds.
+        self._staked: dict[TokenId, Nft] = {}
+        self._unrewarded: set[TokenId] = set()
+        self._rewarded_at = 0
+        # What owners can claim, as last told; those of them for whom that has to be told anew.
+        self._claimed: dict[Address, State] = {}
+        self._unclaimed: set[Address] = set()
 
     def owner_of(self, token_id: TokenId) -> Address | None:
         """Return a tracked position's owner."""
@@ -103,7 +117,9 @@ class Tracking:
         return None if known is None else known.decimals
 
     def _nft_ready(self, nft: Nft) -> bool:
-        return nft.is_shown and nft.range.is_ready() and nft.token_id not in self._load_history
+        if not nft.is_shown or not nft.range.is_ready() or nft.token_id in self._load_history:
+            return False
+        return not nft.stakes or (nft.token_id not in self._unrewarded and self._rewards_known(nft))
 
     def _tokens_of(self, pool: Pool) -> tuple[Token, Token] | None:
         token0, token1 = self._tokens.get(pool.token0), self._tokens.get(pool.token1)
@@ -170,8 +186,16 @@ class Tracking:
         self._owned.get(nft.owner, set()).discard(token_id)
         self._stale_ids.discard(token_id)
         self._load_history.discard(token_id)
+        if self._staking is not None:
+            self._staking.untrack(token_id)
+            self._staked.pop(token_id, None)
+            self._unrewarded.discard(token_id)
         if not rng.nfts:
             self._drop_range(rng)
+
+    def _rewards_known(self, nft: Nft) -> bool:
+        """Return whether what a staked position earned can be told, or will never be."""
+        return self._staking is None or self._staking.is_known(nft.token_id)
 
     def _drop_range(self, rng: Range) -> None:
         pool, key = rng.pool, (rng.pool.address, rng.lower, rng.upper)
@@ -190,7 +214,9 @@ class Tracking:
         if pool.ranges or pool.address in self._wanted_pools:
             return
         if pool.keeps_growth:
-            pool.keeps_growth = pool.has_growth = False
+            pool.keeps_growth = pool.has_growth = pool.keeps_time = False
+            pool.observed = None
+            self._stale_times.discard(pool.address)
             for token in (pool.token0, pool.token1):
                 self._forget_price(token)
         if pool.address in self._quote_pools or self._pools.pop(pool.address, None) is None:

@@ -1,0 +1,263 @@
+"""Positions that a staking contract holds: whose they are, and what they earn there.
+
+What the staking contract says is `protocols.base.Staking`'s to know; here it meets the book. A position
+belongs to whom it is held for, so that every view of an owner has it. What it earns moves with time alone:
+in range it grows each second, so it is evaluated at each block's timestamp from what was read before, and
+told at a pace of its own; whatever an event changed is told with that event's block.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from ...domain.chain import Log
+from ...domain.clmath.rewards import seconds_inside, seconds_per_liquidity
+from ...domain.diff import JsonObject, JsonValue, State
+from ...domain.ids import Address, BlockHash, Liquidity, TokenId
+from ..addresses import checksum
+from ..base import HistoryQuery, Patches, Plan, StakedRange, patches_with
+from ..tokens import decimals_call, symbol_call
+from . import reads
+from .state import WHOLE, Nft, Pool
+from .tracking import Tracking
+
+__all__ = ["REWARDS", "Staked", "add_rewards"]
+
+# Which field a patch holds; the others are in `evaluate`.
+REWARDS: Final = 1 << 16
+
+
+class Staked(Tracking):
+    """Deposits and stakes in, owners and rewards out."""
+
+    @property
+    def _holders(self) -> frozenset[Address]:
+        return frozenset() if self._staking is None else self._staking.holders
+
+    @property
+    def _staking_topics(self) -> frozenset[str]:
+        return frozenset() if self._staking is None else self._staking.topics
+
+    # --- logs -----------------------------------------------------------------------------------------
+
+    def _open_staking(self, block_hash: BlockHash, logs: Sequence[Log]) -> None:
+        """Begin a block's record, once all of its logs are known to be what they say."""
+        if self._staking is not None:
+            for log in logs:
+                if log.address in self._staking.holders:
+                    self._staking.check(log)
+            self._staking.open(block_hash)
+
+    def _fold_staking(self, log: Log) -> None:
+        assert self._staking is not None
+        touched = self._staking.fold(log)
+        if touched is None:
+            return
+        token_id, owners = touched
+        nft = self._nfts.get(token_id)
+        if nft is not None:
+            self._stale_ids.add(token_id)
+            if not owners:
+                self._keep_time(nft.range.pool)
+        elif token_id in self._wanted_ids or any(owner in self._owners for owner in owners):
+            self._urge(token_id, owners[-1] if owners else None)
+        else:
+            return
+        self._journal.current.token_ids.add(token_id)
+
+    # --- whose it is ----------------------------------------------------------------------------------
+
+    def _held_for(self, holder: Address | None, deposit: bytes | None) -> tuple[Address | None, int]:
+        """Return whose an NFT is, and how often it is staked; the holder's own where it is held for nobody."""
+        if self._staking is None or holder not in self._staking.holders:
+            return holder, 0
+        held = self._staking.deposit(deposit)
+        return held.owner or holder, held.stakes
+
+    def _absorb_stakes(self, token_id: TokenId, stakes: int) -> None:
+        """Take how often a position is staked, after the rest of it."""
+        nft = self._nfts.get(token_id)
+        if self._staking is None or nft is None:
+            return
+        self._staking.track(token_id, stakes)
+        if bool(stakes) is not bool(nft.stakes):
+            nft.news |= WHOLE
+        nft.stakes = stakes
+        if stakes:
+            self._staked[token_id] = nft
+            self._unrewarded.add(token_id)
+            self._keep_time(nft.range.pool)
+        else:
+            self._staked.pop(token_id, None)
+            self._unrewarded.discard(token_id)
+            nft.rewards = None
+
+    def _absorb_deposits(self, query: HistoryQuery, logs: Sequence[Log] | None) -> None:
+        """Read the positions that may be held for watched owners."""
+        assert self._staking is not None
+        for owner, token_ids in self._staking.absorb_history(query, logs).items():
+            watch = self._owners[owner]
+            for token_id in token_ids:
+                if token_id not in self._nfts:
+                    self._load_ids.setdefault(token_id, None)
+                    watch.awaiting.add(token_id)
+
+    # --- a pool's time --------------------------------------------------------------------------------
+
+    def _keep_time(self, pool: Pool) -> None:
+        """Keep the pool's last observation from now on, for as long as anything of the pool is tracked."""
+        if not pool.keeps_time:
+            pool.keeps_time = True
+            if pool.is_read:
+                self._stale_times.add(pool.address)
+
+    def _plan_times(self, plan: Plan, pool: Pool) -> None:
+        """Read the last observation with the pool: the one known last, and those that may have followed it.
+
+        A pool writes at most one a block, at the next index or at the first; which one it was, slot0 tells in
+        the same answer. After several blocks at once it may be another: that one is read in a second round.
+        """
+        for index in sorted({pool.observed_at, pool.observed_at + 1, 0}):
+            plan.add(("observation", pool.address, index), reads.observation_call(pool.address, index))
+
+    def _expect_time(self, pool: Pool, slot0: bytes | None) -> None:
+        """Note which observation is the last; its answer comes after slot0's, if it was asked for."""
+        pool.observed_at = reads.decode_observation_index(slot0)
+        if pool.keeps_time:
+            pool.observed = None
+            self._stale_times.add(pool.address)
+
+    def _absorb_time(self, address: Address, index: int, observation: tuple[int, int]) -> None:
+        pool = self._pools.get(address)
+        if pool is not None and pool.observed_at == index:
+            pool.observed = observation
+            self._stale_times.discard(address)
+
+    def _plan_staking(self, plan: Plan) -> None:
+        """Add the reads for all that is stale of stakes, of pools' time, and of the tokens that rewards are in."""
+        if self._staking is None:
+            return
+        for address in self._stale_times - self._stale_pools - self._load_pools.keys():
+            index = self._pools[address].observed_at
+            plan.add(("observation", address, index), reads.observation_call(address, index))
+        for token in self._unknown_rewards():
+            plan.add(("symbol", token), symbol_call(token))
+            plan.add(("decimals", token), decimals_call(token))
+        self._staking.plan(plan)
+
+    def _unknown_rewards(self) -> frozenset[Address]:
+        """Return the tokens that rewards are in and that were not read."""
+        return frozenset() if self._staking is None else self._staking.reward_tokens() - self._tokens.keys()
+
+    def _staking_settled(self) -> bool:
+        """Return whether everything that a block touched of this has been read."""
+        if self._staking is None:
+            return True
+        return not self._stale_times and self._staking.is_settled() and not self._unknown_rewards()
+
+    # --- values ---------------------------------------------------------------------------------------
+
+    def _evaluate_rewards(self, now: int) -> dict[TokenId, tuple[Nft, str]]:
+        """Bring rewards up to a block's timestamp.
+
+        Returns:
+            Position → (position, text) of those that changed and were told before. Where rewards become known or
+            unknown, the position is marked to be told whole.
+        """
+        staking = self._staking
+        if staking is None:
+            return {}
+        changed = staking.take_changed(now) | self._unrewarded
+        if not 0 <= now - self._rewarded_at < self._rewards_every_s:
+            self._rewarded_at = now
+            changed |= self._staked.keys()
+        told: dict[TokenId, tuple[Nft, str]] = {}
+        for token_id in sorted(changed & self._staked.keys()):
+            nft = self._staked[token_id]
+            is_ready = nft.range.is_ready() and nft.range.pool.observed is not None and staking.is_known(token_id)
+            if not is_ready:
+                self._unrewarded.add(token_id)
+                continue
+            self._unrewarded.discard(token_id)
+            earned = self._rewards(nft, now)
+            if earned is None or nft.rewards is None:
+                if earned is not nft.rewards:
+                    nft.rewards = earned
+                    nft.news |= WHOLE
+                    self._dirty_ranges.add(nft.range)
+            elif earned["places"] != nft.rewards["places"]:
+                nft.rewards = earned
+                if nft.is_shown:
+                    told[token_id] = nft, orjson.dumps(earned).decode()
+        return told
+
+    def _rewards(self, nft: Nft, now: int) -> JsonObject | None:
+        """Return what a staked position has earned at a block, place by place; None while that is unknown."""
+        assert self._staking is not None
+        rng, pool = nft.range, nft.range.pool
+        outside_lower, outside_upper = pool.ticks[rng.lower], pool.ticks[rng.upper]
+        assert pool.observed is not None and outside_lower is not None and outside_upper is not None
+        total = seconds_per_liquidity(*pool.observed, Liquidity(pool.liquidity), now)
+        inside = seconds_inside(pool.tick, rng.lower, rng.upper, total, outside_lower[2], outside_upper[2])
+        place = StakedRange(pool.address, rng.lower, rng.upper, inside)
+        earned = self._staking.rewards(nft.token_id, place, now)
+        if earned is None or any(reward.token not in self._tokens for reward in earned):
+            return None
+        places: list[JsonValue] = [
+            {
+                **reward.terms,
+                "token": self._tokens[reward.token].view,
+                "amount": None if reward.amount is None else str(reward.amount),
+            }
+            for reward in earned
+        ]
+        return {"asOf": now, "places": places}
+
+    def _evaluate_claims(self, claims: dict[Address, State]) -> None:
+        """Add what owners can claim, where it changed."""
+        if self._staking is None:
+            return
+        self._unclaimed |= self._staking.take_claims()
+        for owner in sorted(self._unclaimed):
+            known = self._staking.claims(owner)
+            if known is None or not known.keys() <= self._tokens.keys():
+                continue
+            self._unclaimed.discard(owner)
+            state: State = {
+                f"{self.kind}:{checksum(token)}": {
+                    "chainId": self._chain_id,
+                    "protocol": self.kind,
+                    "owner": checksum(owner),
+                    "token": self._tokens[token].view,
+                    "amount": str(amount),
+                }
+                for token, amount in known.items()
+            }
+            if state != self._claimed.get(owner):
+                self._claimed[owner] = claims[owner] = state
+
+
+def add_rewards(told: dict[TokenId, tuple[Nft, str]], whole: Sequence[Nft], patches: dict[int, Patches]) -> None:
+    """Add rewards to the patches of their positions: one patch a position. What is told whole holds them already."""
+    left = dict(told)
+    for nft in whole:
+        left.pop(nft.token_id, None)
+    for fields, batch in list(patches.items()):
+        if not left:
+            return
+        if not any(held.token_id in left for held in batch.positions):
+            continue
+        alone, batch.positions, batch.texts = list(zip(batch.positions, batch.texts, strict=True)), [], []
+        more = patches_with(patches, fields | REWARDS)
+        for held, text in alone:
+            found = left.pop(held.token_id, None)
+            into = batch if found is None else more
+            into.positions.append(held)
+            into.texts.append(text if found is None else f'{text[:-1]},"rewards":{found[1]}}}')
+        if not batch.positions:
+            del patches[fields]
+    if left:
+        rest = patches_with(patches, REWARDS)
+        rest.positions += [nft for nft, _ in left.values()]
+        rest.texts += [f'{{"rewards":{text}}}' for _, text in left.values()]
