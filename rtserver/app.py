@@ -121,14 +121,27 @@ class _Chain:
                     Address(protocol.position_manager),
                     None if code_hash is None else bytes.fromhex(code_hash[2:]),
                     dollars,
+                    staker=None if protocol.staker is None else Address(protocol.staker),
+                    rewards_every_s=settings.rewards_every_s,
                 )
-                self._describe(protocol.kind, protocol.factory, protocol.position_manager, code_hash or "")
+                self._describe(
+                    protocol.kind, protocol.factory, protocol.position_manager, code_hash or "", protocol.staker
+                )
         else:
             for kind, deployment in known.items():
                 if deployment is not None:
                     factory, manager = map(parse_address, (deployment.factory, deployment.position_manager))
-                    books[kind] = adapters()[kind].build(chain_id, factory, manager, None, dollars)
-                    self._describe(kind, factory, manager, "")
+                    staker = None if deployment.staker is None else parse_address(deployment.staker)
+                    books[kind] = adapters()[kind].build(
+                        chain_id,
+                        factory,
+                        manager,
+                        None,
+                        dollars,
+                        staker=staker,
+                        rewards_every_s=settings.rewards_every_s,
+                    )
+                    self._describe(kind, factory, manager, "", staker)
         if not books:
             raise ConfigError(
                 f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
@@ -224,15 +237,12 @@ class _Chain:
                 report[name] = {"number": header.number, "hash": header.hash}
         return report
 
-    def _describe(self, kind: str, factory: str, manager: str, code_hash: str) -> None:
+    def _describe(self, kind: str, factory: str, manager: str, code_hash: str, staker: str | None) -> None:
         self._deployment.append((kind, factory.lower(), manager.lower(), code_hash.lower()))
-        self.protocols.append(
-            {
-                "kind": kind,
-                "factory": checksum(Address(factory)),
-                "positionManager": checksum(Address(manager)),
-            }
-        )
+        contracts = {"factory": factory, "positionManager": manager}
+        if staker is not None:
+            contracts["staker"] = staker
+        self.protocols.append({"kind": kind} | {name: checksum(Address(at)) for name, at in contracts.items()})
 
 
 async def _chain_ids(settings: Settings, metrics: Metrics) -> list[ChainId]:

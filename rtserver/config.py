@@ -112,6 +112,8 @@ class ProtocolSettings(BaseModel):
     factory: AddressText
     position_manager: AddressText
     init_code_hash: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{64}$")] | None = None
+    # The contract in which positions are staked (v3-staker); those it holds belong to who deposited them.
+    staker: AddressText | None = None
 
 
 class FeedSettings(BaseModel):
@@ -145,6 +147,9 @@ class ChainSettings(BaseModel):
     # Messages that one endpoint may have outstanding, and calls a second that it is asked for: a plan's limits.
     rpc_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 32
     rpc_calls_per_s: Annotated[float, Field(gt=0)] | None = None
+    # Rewards grow each second: so often they are pushed, in chain seconds; 0 is with each block. What an event
+    # changed is pushed with its block in any case.
+    rewards_every_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
     @property
     def urls(self) -> tuple[str, ...]:

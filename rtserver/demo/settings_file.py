@@ -42,6 +42,7 @@ block_time_s = {block_time_s}
 kind = "uniswap-v3"
 factory = "{to_checksum_address(deployment.factory)}"
 position_manager = "{to_checksum_address(deployment.position_manager)}"
+staker = "{to_checksum_address(deployment.staker)}"
 
 [store]
 {kept}

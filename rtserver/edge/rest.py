@@ -7,7 +7,7 @@ the last state is served with its age.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -18,12 +18,15 @@ from ..domain.text import cents_text
 from ..hub.hub import Hub
 from ..hub.stream import Stream
 from ..protocols.addresses import checksum, parse_address
-from ..protocols.channels import Channel, OwnerChannel, PositionChannel, parse_channel
+from ..protocols.channels import Channel, OwnerChannel, PositionChannel, RewardsChannel, parse_channel
 from .admission import Rates
 from .pages import is_unchanged
 from .problems import json_response
 
 __all__ = ["Rest", "ServedChain"]
+
+# An owner's positions don't wait longer for its claims: these need past events, which not every node has.
+_CLAIMS_S: Final = 2.0
 
 
 class ServedChain:
@@ -165,6 +168,7 @@ class Rest:
         owner = parse_address(text, what="owner")
         chain_id = self._chain_id(request)
         stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
+        claimable = await self._claims(chain_id, owner, request.remote)
         positions = sorted(stream.state.values(), key=lambda position: int(str(position["tokenId"])))
         block, age_ms = self._anchor(chain_id)
         total, unpriced = _total(positions)
@@ -176,8 +180,18 @@ class Rest:
             "positions": positions,
             "totalValueUSD": total,
             "unpriced": unpriced,
+            "claimable": claimable,
         }
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
+
+    async def _claims(self, chain_id: ChainId, owner: Address, remote: str | None) -> list[JsonObject] | None:
+        """Return what an owner can claim, by token, or None where that isn't known yet."""
+        try:
+            async with asyncio.timeout(_CLAIMS_S):
+                stream = await self.open(RewardsChannel(chain_id, owner), remote)
+        except (ClientError, TimeoutError):
+            return None
+        return [stream.state[key] for key in sorted(stream.state)]
 
     async def details(self, request: web.Request) -> web.Response:
         """Answer everything that is known of one position; what is not known yet is null."""
@@ -193,7 +207,7 @@ class Rest:
             "ageMs": age_ms,
             "apr": None,
             "earnedAmountUSD": None,
-            "rewards": None,
+            "rewards": position.get("rewards"),
             "fees": {
                 "amount0": position["fees0"],
                 "amount1": position["fees1"],

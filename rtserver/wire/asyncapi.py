@@ -53,6 +53,7 @@ _CHANNELS: Final = """A client's copy of a channel is a map of keys to JSON obje
 |---|---|
 | `position:{chainId}:{protocol}:{tokenId}` | the token id; none where the position is burned |
 | `owner:{chainId}:{address}` | `protocol:tokenId` of each position of the owner |
+| `rewards:{chainId}:{address}` | `protocol:token` of each token that the owner can claim from staking |
 | `pool:{chainId}:{address}` | the pool |
 | `head:{chainId}` | `head` |
 

@@ -28,6 +28,7 @@ stablecoins = ["0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"]
 kind = "uniswap-v3"
 factory = "{FACTORY}"
 position_manager = "0xC36442b4a4522E871399CD717aBDD847Ab11FE88"
+staker = "0xe34139463bA50bD61336E0c446Bd8C0867c6fE65"
 """
 
 
@@ -58,6 +59,9 @@ def test_a_file(file: Path) -> None:
     settings = load_settings(file, {})
     (chain,) = settings.chains
     assert (settings.port, settings.limits.channels, settings.limits.burst) == (9001, 7, 20)
+    assert chain.protocols is not None
+    assert chain.protocols[0].staker == "0xe34139463ba50bd61336e0c446bd8c0867c6fe65"
+    assert chain.rewards_every_s == 10
     assert chain.protocols is not None
     assert chain.protocols[0].factory == FACTORY.lower()
     assert chain.urls == (f"ws://127.0.0.1:8545/{KEY}", "http://127.0.0.1:8545")

@@ -96,7 +96,9 @@ class Served:
         """Answer a wish at once, as the script says."""
         self.wanted.append(channel.name)
         self.was_wanted.set()
-        answer = self.states.get(channel.name)
+        # Claims are asked for with every summary; nobody has any unless a test says so.
+        nothing: State | None = {} if channel.name.startswith("rewards:") else None
+        answer = self.states.get(channel.name, nothing)
         if answer is None or self.head is None:
             return
         update = BlockUpdate(chain_id=CHAIN, header=self.head, is_new_head=False)

@@ -41,6 +41,8 @@ export interface Position {
   liquidity: bigint;
   isActive: boolean;
   isStaked: boolean;
+  /** Null where it isn't staked, or not known yet. Amounts are decimal strings, of the block at `asOf` (seconds). */
+  rewards?: { asOf: number; places: { incentive: string; token: Token; amount: string | null; startTime: number; endTime: number; refundee: string }[] } | null;
   amount0: bigint;
   amount1: bigint;
   fees0: bigint | null;
