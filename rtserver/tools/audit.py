@@ -4,14 +4,16 @@ It asks the oracle and compares; it neither listens to the server nor prints.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..domain.diff import JsonObject
 from ..domain.ids import Address, TokenId
 from ..protocols.addresses import checksum
 from .capture import Job, owner_of
 from .compare import Difference, Findings, compare_head, compare_pool, compare_position, differences
-from .truth import BlockGone, Truth
+from .staking import StakerTruth, compare_rewards
+from .truth import BlockGone, PositionTruth, Truth
 
 __all__ = ["Audit", "Tally"]
 
@@ -50,6 +52,7 @@ class Audit:
         limit: Most positions to enumerate.
         on_difference: Called with each difference as it is found.
         on_owner: Called with each owner that nobody watches yet.
+        staker: Says whose the positions are that the staker holds; None where the server follows none.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Audit:
         limit: int,
         on_difference: Callable[[Difference], None],
         on_owner: Callable[[Address], None],
+        staker: StakerTruth | None = None,
     ) -> None:
         self.tally = Tally()
         self._truth = truth
@@ -71,6 +75,7 @@ class Audit:
         self._limit = limit
         self._on_difference = on_difference
         self._on_owner = on_owner
+        self._staker = staker
         self._seen: set[TokenId] = set()
 
     async def check(self, job: Job) -> None:
@@ -116,7 +121,7 @@ class Audit:
         found: list[Difference] = []
         values = unanswered = 0
         ids = [token_id for _, token_id, _ in job.positions] + [token_id for _, token_id in job.gone]
-        truths = await self._truth.positions(ids, job.block_hash)
+        truths = await self._positions(ids, job.block_hash)
 
         def note(what: str, findings: Findings) -> None:
             nonlocal values, unanswered
@@ -131,10 +136,14 @@ class Audit:
                 findings.wrong("exists", True, "no such position")
             else:
                 findings = compare_position(entry, truth, self._chain_id, self._protocol)
+                await self._compare_rewards(job, entry, truth, findings)
             note(f"{token_id} in {channel}", findings)
         for channel, token_id in job.gone:
             truth = truths[token_id]
-            note(f"{token_id} in {channel}", self._compare_gone(channel, None if truth is None else truth.holder))
+            note(
+                f"{token_id} in {channel}",
+                self._compare_gone(channel, None if truth is None else truth.owner or truth.holder),
+            )
         for channel, entry in job.pools:
             pool = Address(channel.rpartition(":")[2].lower())
             tokens = self._truth.tokens_of(pool)
@@ -148,6 +157,26 @@ class Audit:
             for owner, findings in note_owners.items():
                 note(f"owner {checksum(owner)}", findings)
         return found, values, unanswered
+
+    async def _positions(self, ids: list[TokenId], block_hash: str) -> dict[TokenId, PositionTruth | None]:
+        """Return each position at a block, with whose it is where the staker holds it."""
+        truths = await self._truth.positions(ids, block_hash)
+        staker = self._staker
+        if staker is None:
+            return truths
+        inside = [truth for truth in truths.values() if truth is not None and truth.holder == staker.at]
+        held = await staker.held([truth.token_id for truth in inside], block_hash)
+        for truth in inside:
+            each = held[truth.token_id]
+            truths[truth.token_id] = replace(truth, owner=each.owner, stakes=each.stakes)
+        return truths
+
+    async def _compare_rewards(self, job: Job, entry: JsonObject, truth: PositionTruth, findings: Findings) -> None:
+        if self._staker is None or not truth.stakes or entry.get("rewards") is None:
+            return
+        block = await self._truth.require(job.block_hash)
+        answers = await self._staker.rewards(entry, job.block_hash)
+        compare_rewards(entry, truth.stakes, answers, block.timestamp, findings)
 
     @staticmethod
     def _compare_gone(channel: str, holder: Address | None) -> Findings:
@@ -174,9 +203,15 @@ class Audit:
     async def _holdings(
         self, block_hash: str, owned: dict[Address, frozenset[TokenId]]
     ) -> dict[Address, frozenset[TokenId]]:
-        if not self._everything:
-            return await self._truth.held_by(owned, block_hash)
         gathered: dict[Address, set[TokenId]] = {}
-        for token_id, holder in (await self._truth.holders(block_hash, self._limit)).items():
-            gathered.setdefault(holder, set()).add(token_id)
+        if self._everything:
+            for token_id, holder in (await self._truth.holders(block_hash, self._limit)).items():
+                gathered.setdefault(holder, set()).add(token_id)
+        else:
+            gathered = {owner: set(ids) for owner, ids in (await self._truth.held_by(owned, block_hash)).items()}
+        if self._staker is not None:
+            gathered.pop(self._staker.at, None)
+            for owner, ids in (await self._staker.deposited_by(block_hash)).items():
+                if self._everything or owner in owned:
+                    gathered.setdefault(owner, set()).update(ids)
         return {holder: frozenset(ids) for holder, ids in gathered.items()}

@@ -28,7 +28,7 @@ class Job:
         gone: (channel, token id) of what the block removed.
         pools: (channel, object).
         heads: What the `head:` channel shows, if it moved.
-        owned: For each exactly watched owner the unstaked NFTs that it shows; None where the frame doesn't end a block.
+        owned: For each exactly watched owner the NFTs that it shows; None where the frame doesn't end a block.
         is_block: Whether it ends a block, and counts as one.
     """
 
@@ -140,9 +140,5 @@ class Capture:
     def _owned(self, exact: dict[str, Update]) -> Iterator[tuple[Address, frozenset[TokenId]]]:
         for channel, update in exact.items():
             if (owner := owner_of(channel)) is not None:
-                held = (
-                    self._token_id(channel, key)
-                    for key, entry in update.state.items()
-                    if entry.get("isStaked") is not True
-                )
+                held = (self._token_id(channel, key) for key in update.state)
                 yield owner, frozenset(token_id for token_id in held if token_id is not None)

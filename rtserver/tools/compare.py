@@ -91,9 +91,12 @@ def compare_position(entry: JsonObject, truth: PositionTruth, chain_id: int, pro
     fields.expect("tokenId", str(truth.token_id))
     fields.expect("chainId", chain_id)
     fields.expect("protocol", protocol)
-    if fields.get("isStaked") is not True:  # of a staked one the holder is the staking contract
-        fields.expect("isStaked", False)
-        fields.expect("owner", checksum(truth.holder))
+    fields.expect("isStaked", truth.stakes > 0)
+    fields.expect("owner", checksum(truth.owner or truth.holder))
+    if "rewards" not in entry:
+        findings.wrong("rewards", "nothing", "rewards, or null")
+    elif not truth.stakes:
+        findings.check("rewards", entry["rewards"], "null: not staked")
     fields.expect("pool", checksum(pool.address))
     _compare_tokens(fields, findings, token0, token1)
     fields.expect("feePips", nft.fee_pips)

@@ -19,12 +19,13 @@ _KIND: Final = "uniswap-v3"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A Uniswap v3 deployment on a chain."""
+    """A Uniswap v3 deployment on a chain; `staker` is the v3-staker that the server follows, if it does."""
 
     chain_id: int
     protocol: str
     manager: Address
     factory: Address
+    staker: Address | None = None
 
 
 async def fetch_deployment(base: str, chain_id: int, manager: str | None, factory: str | None) -> Deployment:
@@ -43,6 +44,7 @@ async def fetch_deployment(base: str, chain_id: int, manager: str | None, factor
             protocol=_KIND,
             manager=parse_address(manager or str(found.get("positionManager")), what="position manager"),
             factory=parse_address(factory or str(found.get("factory")), what="factory"),
+            staker=parse_address(str(found["staker"]), what="staker") if "staker" in found else None,
         )
     except ClientError as error:
         raise PermanentError(error.message) from error

@@ -16,6 +16,7 @@ from ..chain.rpc import Endpoint, RpcError, TransportError
 from ..domain.errors import ChainUnavailable, PermanentError, RetryableError
 from ..domain.ids import Address, TokenId
 from ..protocols.addresses import ZERO_ADDRESS
+from ..protocols.base import Call
 from ..protocols.tokens import decimals_call, decode_decimals, decode_symbol, symbol_call
 from ..protocols.uniswap_v3.reads import (
     GROWTH0,
@@ -96,7 +97,11 @@ class BlockTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionTruth:
-    """A position at a block. Amounts are None where the static call reverted, which is then no truth."""
+    """A position at a block. Amounts are None where the static call reverted, which is then no truth.
+
+    `owner` is for whom a staking contract holds it, None where the holder is the owner; `stakes` is how often it
+    is staked there.
+    """
 
     token_id: TokenId
     holder: Address
@@ -106,6 +111,8 @@ class PositionTruth:
     token1: TokenTruth
     amounts: tuple[int, int] | None
     collectable: tuple[int, int] | None
+    owner: Address | None = None
+    stakes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +290,14 @@ class Truth:
         decimals = await self._call([_Call(*decimals_call(token)) for token in tokens], block_hash)
         for token, symbol, digits in zip(tokens, symbols, decimals, strict=True):
             self._tokens[token] = TokenTruth(token, decode_symbol(token, symbol), decode_decimals(digits))
+
+    async def ask(self, calls: Sequence[Call], block_hash: str) -> list[bytes | None]:
+        """Return each static call's answer at a block, None where it reverted.
+
+        Raises:
+            BlockGone, ChainUnavailable: As in `positions`.
+        """
+        return await self._call([_Call(*call) for call in calls], block_hash)
 
     async def _call(self, calls: Sequence[_Call], block_hash: str) -> list[bytes | None]:
         """Return each static call's answer at a block, None where it reverted."""

@@ -17,7 +17,7 @@ from ..client.errors import SubscribeTimeout
 from ..client.events import BlockUpdate, Connected, Disconnected, Event, Failed, Mismatch, Update
 from ..client.subscription import EventFeed
 from ..domain.errors import ClientError, PermanentError, RtserverError
-from ..domain.ids import Address, ChainId, TokenId
+from ..domain.ids import Address, ChainId
 from ..protocols.addresses import parse_address
 from ..protocols.channels import HeadChannel, OwnerChannel, PoolChannel
 from .addresses import http_base, ws_url
@@ -26,6 +26,7 @@ from .capture import Capture, Job
 from .compare import Difference
 from .deployment import Deployment, fetch_deployment
 from .report import Report
+from .staking import StakerTruth
 from .stopping import stop_on_signals
 from .truth import BlockGone, Truth
 
@@ -111,9 +112,11 @@ class _Run:
         self._limit = limit
         self._report = report
         self._capture = Capture(deployment.chain_id, deployment.protocol)
+        staker = deployment.staker
+        self._staker = None if staker is None else StakerTruth(truth, deployment.manager, staker)
         self._audit = Audit(
             truth, deployment.chain_id, deployment.protocol, everything=everything, limit=limit,
-            on_difference=report.difference, on_owner=self._found_owner,
+            on_difference=report.difference, on_owner=self._found_owner, staker=self._staker,
         )  # fmt: skip
         self._jobs: asyncio.Queue[Job | None] = asyncio.Queue(_MAX_BACKLOG)
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
@@ -224,7 +227,7 @@ class _Run:
         assert head.newest is not None
         wanted = set(owners)
         if self._everything:
-            wanted |= set((await self._enumerate(client)).values())
+            wanted |= await self._enumerate(client)
         names = [
             HeadChannel(self._chain_id).name,
             *(OwnerChannel(self._chain_id, owner).name for owner in sorted(wanted)),
@@ -244,12 +247,15 @@ class _Run:
         while True:
             await self._subscribe(client, await self._wanted.get())
 
-    async def _enumerate(self, client: RtClient) -> dict[TokenId, Address]:
-        """Return the holder of every NFT at a block that the server has published."""
+    async def _enumerate(self, client: RtClient) -> set[Address]:
+        """Return the holders of all NFTs at a block that the server has published, and for whom the staker holds."""
         for attempt in range(_ENUMERATION_ATTEMPTS):
             newest = client.states[HeadChannel(self._chain_id).name]["head"]
             try:
-                return await self._truth.holders(str(newest["hash"]), self._limit)
+                owners = set((await self._truth.holders(str(newest["hash"]), self._limit)).values())
+                if self._staker is not None:
+                    owners |= (await self._staker.deposited_by(str(newest["hash"]))).keys()
+                return owners
             except BlockGone:
                 if attempt + 1 == _ENUMERATION_ATTEMPTS:
                     raise
