@@ -19,7 +19,7 @@ from rtserver.engine.core import EngineCore
 from rtserver.hub.hub import Hub
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.registry import adapters
-from rtserver.worth.pool_prices import PoolPrices
+from rtserver.worth.aggregator import Aggregator
 
 # Positions loaded in one go, as in the server.
 _LOAD_BUDGET: Final = 1000
@@ -34,7 +34,8 @@ class _Engine:
         self.chain = InMemoryChain(positions=positions, owners=owners, in_range=1.0, seed=1)
         self.metrics = Metrics()
         book = adapters()[KIND].build(CHAIN, FACTORY, MANAGER, None, STABLES)
-        self.core = EngineCore(CHAIN, {KIND: book}, PoolPrices(STABLES))
+        prices = Aggregator(CHAIN, stablecoins=STABLES, clock=time.time)
+        self.core = EngineCore(CHAIN, {KIND: book}, prices)
         self.hub = Hub(self.core, open_limits(), self.metrics)
         self.core.fold(self.chain.head().hash, [])
 

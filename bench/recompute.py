@@ -42,7 +42,7 @@ from rtserver.protocols.base import Book
 from rtserver.protocols.channels import Channel, OwnerChannel, PositionChannel
 from rtserver.protocols.registry import adapters
 from rtserver.wire.messages import Block, Snapshot, decode_server
-from rtserver.worth.pool_prices import PoolPrices
+from rtserver.worth.aggregator import Aggregator
 
 __all__ = ["Row", "World", "main", "measure"]
 
@@ -116,7 +116,7 @@ class World:
         self.chain = chain
         self.metrics = Metrics()
         self.book: Book = adapters()[_KIND].build(_CHAIN, FACTORY, MANAGER, None, STABLES)
-        self.pricer = PoolPrices(STABLES)
+        self.pricer = Aggregator(_CHAIN, stablecoins=STABLES, clock=time.time)
         self.core = EngineCore(_CHAIN, {_KIND: self.book}, self.pricer)
         self.hub = Hub(self.core, Limits(channels=len(channels)), self.metrics)
         self.outlets: list[MemoryOutlet] = []

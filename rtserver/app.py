@@ -21,13 +21,14 @@ from .chain.reader import ChainReader
 from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name, make_endpoint
 from .chain.since import logs_since
 from .chain.source import ChainSource
-from .config import ChainSettings, Settings
+from .config import ChainSettings, PriceSettings, Settings
 from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
 from .edge.connections import EdgeRunner
 from .edge.docs import docs_routes
 from .edge.health import Health
 from .edge.pages import page_routes
+from .edge.prices import PricesApi
 from .edge.problems import problem_middleware
 from .edge.proxies import Proxies
 from .edge.rest import Rest, ServedChain
@@ -44,7 +45,7 @@ from .protocols.addresses import checksum, parse_address
 from .protocols.channels import Channel
 from .protocols.registry import adapters
 from .wire.codes import CloseCode
-from .worth.pool_prices import PoolPrices
+from .worth.build import build_aggregator, build_fetchers, hops_of
 
 if TYPE_CHECKING:
     from .store.store import Store
@@ -95,6 +96,7 @@ class _Chain:
         chain_id: ChainId,
         hub: Hub,
         metrics: Metrics,
+        prices: PriceSettings,
         store: "Store | None",
         keep_every_s: float,
     ) -> None:
@@ -106,6 +108,7 @@ class _Chain:
         if stablecoins is None:
             stablecoins = tuple(map(parse_address, first.stablecoins)) if first else ()
         dollars = [Address(token) for token in stablecoins]
+        hops = hops_of(chain_id, settings)
         block_time_s = settings.block_time_s or (first.block_time_s if first else _DEFAULT_BLOCK_TIME_S)
         self.head_limit_s = settings.head_limit_s or max(20.0, 6 * block_time_s)
 
@@ -121,6 +124,7 @@ class _Chain:
                     Address(protocol.position_manager),
                     None if code_hash is None else bytes.fromhex(code_hash[2:]),
                     dollars,
+                    hops=hops,
                     staker=None if protocol.staker is None else Address(protocol.staker),
                     rewards_every_s=settings.rewards_every_s,
                 )
@@ -138,6 +142,7 @@ class _Chain:
                         manager,
                         None,
                         dollars,
+                        hops=hops,
                         staker=staker,
                         rewards_every_s=settings.rewards_every_s,
                     )
@@ -178,7 +183,8 @@ class _Chain:
         )
         # What is kept of another deployment is of no use: it knows other positions by the same ids.
         identity = orjson.dumps(sorted(self._deployment)).decode()
-        core = EngineCore(chain_id, books, PoolPrices(dollars))
+        self.prices = build_aggregator(chain_id, settings, prices, dollars)
+        core = EngineCore(chain_id, books, self.prices)
         self.keeper: Keeper | None = None
         memory = None
         if store is not None:
@@ -301,7 +307,7 @@ def _build(
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
     chains = [
-        _Chain(chain_settings, chain_id, hub, metrics, store, settings.store.every_s)
+        _Chain(chain_settings, chain_id, hub, metrics, settings.prices, store, settings.store.every_s)
         for chain_settings, chain_id in zip(settings.chains, ids, strict=True)
     ]
     router.runners = {chain.chain_id: chain.runner for chain in chains}
@@ -315,7 +321,9 @@ def _build(
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
     )
-    app.add_routes([*rest.routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)])
+    app.add_routes(
+        [*rest.routes(), *PricesApi(rest).routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)]
+    )
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
     return chains, hub, app, health, sockets
@@ -361,6 +369,8 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
                 chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
                 if chain.keeper is not None:
                     tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
+            fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains})
+            tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
             await stop.wait()
             health.is_draining = sockets.is_draining = True
             log.info("shutting down", connections=sum(1 for _ in hub.sessions))

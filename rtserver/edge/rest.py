@@ -82,15 +82,24 @@ class Rest:
 
     # --- parameters -----------------------------------------------------------------------------------
 
-    def _one(self, request: web.Request, name: str) -> str | None:
-        """Return a parameter; given twice it means something else to each reader, so to none here."""
+    def one(self, request: web.Request, name: str) -> str | None:
+        """Return a parameter; given twice it means something else to each reader, so to none here.
+
+        Raises:
+            ClientError: `bad_request`.
+        """
         values = request.query.getall(name, [])
         if len(values) > 1:
             raise ClientError("bad_request", f"{name} is given {len(values)} times: give it once")
         return values[0] if values else None
 
-    def _chain_id(self, request: web.Request) -> ChainId:
-        text = self._one(request, "chainId")
+    def chain_id(self, request: web.Request) -> ChainId:
+        """Return the chain that a query means.
+
+        Raises:
+            ClientError: `bad_request`.
+        """
+        text = self.one(request, "chainId")
         served = ", ".join(map(str, sorted(self._chains)))
         if text is None:
             if len(self._chains) == 1:
@@ -106,9 +115,9 @@ class Rest:
         Raises:
             ClientError: `bad_request`.
         """
-        chain_id = self._chain_id(request)
+        chain_id = self.chain_id(request)
         kinds = sorted(self._chains[chain_id].kinds)
-        named = self._one(request, "protocol")
+        named = self.one(request, "protocol")
         protocol = named or kinds[0]
         if len(kinds) > 1 and not named:
             raise ClientError("bad_request", f"several protocols are served: add protocol, one of {', '.join(kinds)}")
@@ -152,7 +161,8 @@ class Rest:
             raise result
         return result
 
-    def _anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
+    def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
+        """Return the block that answers are of, and its age in milliseconds."""
         header = self._hub.head(chain_id)
         assert header is not None
         block = {"number": header.number, "hash": header.hash, "timestamp": header.timestamp}
@@ -162,15 +172,15 @@ class Rest:
 
     async def summary(self, request: web.Request) -> web.Response:
         """Answer all positions of an owner, and what they are worth together."""
-        text = self._one(request, "owner")
+        text = self.one(request, "owner")
         if not text:
             raise ClientError("bad_request", "owner is required: /api/v1/positions/summary?owner=0x…")
         owner = parse_address(text, what="owner")
-        chain_id = self._chain_id(request)
+        chain_id = self.chain_id(request)
         stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
         claimable = await self._claims(chain_id, owner, request.remote)
         positions = sorted(stream.state.values(), key=lambda position: int(str(position["tokenId"])))
-        block, age_ms = self._anchor(chain_id)
+        block, age_ms = self.anchor(chain_id)
         total, unpriced = _total(positions)
         body = {
             "owner": checksum(owner),
@@ -198,7 +208,7 @@ class Rest:
         channel = self.position_channel(request)
         stream = await self.open(channel, request.remote)
         position = stream.state.get(str(channel.token_id))
-        block, age_ms = self._anchor(channel.chain_id)
+        block, age_ms = self.anchor(channel.chain_id)
         if position is None:
             raise ClientError("not_found", _missing(channel.token_id, block["number"]))
         body = {
@@ -220,12 +230,12 @@ class Rest:
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer a channel's state with the cursor from which a socket goes on."""
-        name = self._one(request, "channel")
+        name = self.one(request, "channel")
         if not name:
             raise ClientError("bad_request", "channel is required: /api/v1/snapshot?channel=owner:1:0x…")
         channel = parse_channel(name, self.known)
         stream = await self.open(channel, request.remote)
-        block, age_ms = self._anchor(channel.chain_id)
+        block, age_ms = self.anchor(channel.chain_id)
         # Weak: the block moves on while the state stays what it is.
         etag = f'W/"{stream.cursor}"'
         headers = {"ETag": etag, "Age": str(age_ms // 1000), "Cache-Control": "no-cache"}

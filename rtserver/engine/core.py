@@ -13,7 +13,15 @@ from ..domain.ids import Address, BlockHash, ChainId, TokenId
 from ..domain.update import BlockUpdate, LonePatches
 from ..protocols.addresses import checksum
 from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
-from ..protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
+from ..protocols.channels import (
+    Channel,
+    HeadChannel,
+    OwnerChannel,
+    PoolChannel,
+    PositionChannel,
+    PricesChannel,
+    RewardsChannel,
+)
 from .ports import Pricer
 
 __all__ = ["EngineCore", "head_object"]
@@ -61,7 +69,7 @@ class EngineCore:
             case PoolChannel():
                 for book in self._books.values():
                     book.want_pool(channel.pool)
-            case HeadChannel():
+            case HeadChannel() | PricesChannel():
                 pass
             case _:
                 assert_never(channel)
@@ -84,7 +92,7 @@ class EngineCore:
             case PoolChannel():
                 for book in self._books.values():
                     book.unwant_pool(channel.pool)
-            case HeadChannel():
+            case HeadChannel() | PricesChannel():
                 pass
             case _:
                 assert_never(channel)
@@ -112,6 +120,8 @@ class EngineCore:
     def log_filter(self) -> LogFilter:
         """Return which logs the next block's query must hold."""
         filters = [book.log_filter() for book in self._books.values()]
+        if (feeds := self._pricer.log_filter()).addresses:
+            filters.append(feeds)
         if len(filters) == 1:
             return filters[0]
         return LogFilter(
@@ -120,13 +130,17 @@ class EngineCore:
 
     def fold(self, block_hash: BlockHash, logs: Sequence[Log]) -> None:
         """Take a block's logs."""
+        feeds = self._pricer.log_filter().addresses
+        self._pricer.fold([log for log in logs if log.address in feeds] if feeds else ())
+        is_all_mine = len(self._books) == 1 and not feeds
         for book in self._books.values():
             wanted = book.log_filter().addresses
-            mine = logs if len(self._books) == 1 else [log for log in logs if log.address in wanted]
+            mine = logs if is_all_mine else [log for log in logs if log.address in wanted]
             book.fold(block_hash, mine)
 
     def unwind(self, block_hashes: Sequence[BlockHash]) -> None:
         """Undo blocks, newest first."""
+        self._pricer.mark_all()
         for book in self._books.values():
             book.unwind(block_hashes)
 
@@ -138,16 +152,21 @@ class EngineCore:
 
     def mark_all(self) -> None:
         """Mark everything as stale."""
+        self._pricer.mark_all()
         for book in self._books.values():
             book.mark_all()
 
     def is_settled(self) -> bool:
         """Return whether everything that blocks touched has been read."""
-        return all(book.is_settled() for book in self._books.values())
+        return self._pricer.is_settled() and all(book.is_settled() for book in self._books.values())
 
     def plan(self, load_budget: int) -> Plan:
-        """Return the next reads over all books."""
+        """Return the next reads over all books and the price feeds."""
         plan = Plan()
+        if not self._pricer.is_settled():
+            part = self._pricer.plan()
+            plan.calls += part.calls
+            plan.keys.append((self._pricer, part))
         for book in self._books.values():
             part = book.plan(max(load_budget - len(plan.calls), 0))
             plan.calls += part.calls
@@ -157,8 +176,8 @@ class EngineCore:
     def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
         """Take the answers to a plan."""
         start = 0
-        for book, part in plan.keys:
-            book.absorb(part, results[start : start + len(part.calls)])
+        for reader, part in plan.keys:
+            reader.absorb(part, results[start : start + len(part.calls)])
             start += len(part.calls)
 
     def history_query(self) -> tuple[Book, HistoryQuery] | None:
@@ -174,12 +193,16 @@ class EngineCore:
     def evaluate(self, header: Header, rollback: Rollback | None, *, is_new_head: bool) -> BlockUpdate:
         """Return everything that changed since the last evaluation, and the channels that became ready."""
         update = BlockUpdate(chain_id=self._chain_id, header=header, rollback=rollback, is_new_head=is_new_head)
+        repriced = self._pricer.update(self._books.values(), header)
         for kind, book in self._books.items():
-            repriced = self._pricer.update(book.quotes(), book.decimals)
             self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced, header.timestamp), update)
         head_name = f"head:{self._chain_id}"
         if is_new_head and head_name in self._open:
             update.changes[head_name] = Change(patch={_HEAD_KEY: head_object(header)})
+        prices_name = PricesChannel(self._chain_id).name
+        moved = self._pricer.take_change()
+        if moved and prices_name in self._open:
+            update.changes[prices_name] = moved
         for name, channel in list(self._opening.items()):
             try:
                 state = self._state(channel, header)
@@ -207,6 +230,8 @@ class EngineCore:
         match channel:
             case HeadChannel():
                 return {_HEAD_KEY: head_object(header)}
+            case PricesChannel():
+                return self._pricer.state()
             case PositionChannel():
                 book = self._books[channel.protocol]
                 if not book.position_ready(channel.token_id):

@@ -1,12 +1,13 @@
 """What the engine needs from the world, declared by itself; app joins the pieces."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ..domain.chain import ChainEvent, Header, Log
+from ..domain.diff import Change, State
 from ..domain.ids import Address, BlockHash
 from ..domain.update import BlockUpdate
-from ..protocols.base import Call, LogFilter, Prices, QuotePool
+from ..protocols.base import Book, Call, LogFilter, Plan, Prices
 
 __all__ = ["Pricer", "Reader", "Remembers", "Sink", "Source"]
 
@@ -59,16 +60,38 @@ class Remembers(Protocol):
 
 
 class Pricer(Protocol):
-    """Prices of tokens; see worth.pool_prices."""
+    """Prices of tokens, and what has to be read for them in a block's own call; see worth.aggregator."""
 
     @property
     def prices(self) -> Prices:
         """Return the prices as of the last update."""
 
-    def update(
-        self, quotes: Mapping[Address, Iterable[QuotePool]], decimals: Callable[[Address], int | None]
-    ) -> frozenset[Address]:
-        """Price these tokens anew; return those whose price changed."""
+    def log_filter(self) -> LogFilter:
+        """Return the logs that announce new prices."""
+
+    def fold(self, logs: Iterable[Log]) -> None:
+        """Take a block's logs of those."""
+
+    def mark_all(self) -> None:
+        """Mark all that was read as stale: blocks were undone."""
+
+    def is_settled(self) -> bool:
+        """Return whether everything that is stale has been read."""
+
+    def plan(self) -> Plan:
+        """Return the reads for all that is stale."""
+
+    def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
+        """Take the answers to a plan; None stands for a reverted call."""
+
+    def update(self, markets: Iterable[Book], header: Header) -> frozenset[Address]:
+        """Price anew what these books read again, at a block; return the tokens whose price changed."""
+
+    def state(self) -> State:
+        """Return what the `prices:` channel shows."""
+
+    def take_change(self) -> Change:
+        """Return what changed in that since this was last asked."""
 
 
 class Sink(Protocol):

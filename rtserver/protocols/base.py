@@ -151,6 +151,7 @@ class Builder(Protocol):
         init_code_hash: bytes | None,
         stablecoins: Sequence[Address],
         *,
+        hops: Sequence[Address] = (),
         staker: Address | None = None,
         rewards_every_s: float = 0.0,
     ) -> "Book":
@@ -162,6 +163,7 @@ class Builder(Protocol):
             position_manager: Whose NFTs the positions are.
             init_code_hash: Of the factory's pools, where it isn't the usual one.
             stablecoins: Tokens that count as one dollar.
+            hops: Tokens through which others are priced where they have no dollar pool.
             staker: The contract in which positions are staked, None where there is none.
             rewards_every_s: Chain seconds between two pushes of rewards that grew by time alone; 0 is each block.
         """
@@ -169,7 +171,11 @@ class Builder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What a protocol's folder offers as `ADAPTER`: how to make its book, and where it is known to live."""
+    """What a protocol's folder offers as `ADAPTER`: how to make its book, and where it is known to live.
+
+    `build` takes the chain, factory, position manager and init code hash (None for the protocol's own), then the
+    dollar tokens and the tokens that others may be priced through.
+    """
 
     kind: str
     build: Builder
@@ -230,8 +236,11 @@ class Book(Protocol):
     def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> None:
         """Take the answer to a history query; None where it could not be read."""
 
-    def quotes(self) -> Mapping[Address, Sequence[QuotePool]]:
-        """Return, for each token with a dollar pool that was read again, all its dollar pools."""
+    def quotes(self) -> Mapping[Address, Sequence[QuotePool] | None]:
+        """Return each token whose pools or decimals were read again, with all its pools against a dollar or a hop.
+
+        None for a token that no tracked pool holds any more. Each is told once.
+        """
 
     def decimals(self, token: Address) -> int | None:
         """Return a token's decimals, None while unknown or unusable."""

@@ -14,13 +14,14 @@ __all__ = [
     "OwnerChannel",
     "PoolChannel",
     "PositionChannel",
+    "PricesChannel",
     "RewardsChannel",
     "parse_channel",
 ]
 
 _FORMS: Final = (
     "position:{chainId}:{protocol}:{tokenId}, owner:{chainId}:{address}, rewards:{chainId}:{address}, "
-    "pool:{chainId}:{address}, head:{chainId}"
+    "pool:{chainId}:{address}, prices:{chainId}, head:{chainId}"
 )
 # Token ids are uint256; anything longer is not a number that a chain knows.
 _MAX_DIGITS: Final = 78
@@ -80,6 +81,18 @@ class PoolChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class PricesChannel:
+    """The prices of a chain's watched tokens."""
+
+    chain_id: ChainId
+
+    @property
+    def name(self) -> str:
+        """Return the one spelling."""
+        return f"prices:{self.chain_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class HeadChannel:
     """A chain's head."""
 
@@ -91,7 +104,7 @@ class HeadChannel:
         return f"head:{self.chain_id}"
 
 
-Channel: TypeAlias = PositionChannel | OwnerChannel | RewardsChannel | PoolChannel | HeadChannel
+Channel: TypeAlias = PositionChannel | OwnerChannel | RewardsChannel | PoolChannel | PricesChannel | HeadChannel
 
 
 def _number(text: str, what: str) -> int:
@@ -112,7 +125,7 @@ def parse_channel(text: str, known: Mapping[int, frozenset[str]]) -> Channel:
     """
     kind, _, rest = text[:256].partition(":")
     parts = rest.split(":")
-    sizes = {"position": 3, "owner": 2, "rewards": 2, "pool": 2, "head": 1}
+    sizes = {"position": 3, "owner": 2, "rewards": 2, "pool": 2, "prices": 1, "head": 1}
     if sizes.get(kind) != len(parts):
         raise ClientError("bad_channel", f"no channel {text[:80]!r}; channels are {_FORMS}")
     chain_id = ChainId(_number(parts[0], "chainId"))
@@ -136,4 +149,4 @@ def parse_channel(text: str, known: Mapping[int, frozenset[str]]) -> Channel:
             return PoolChannel(chain_id, parse_address(parts[1], what="pool"))
     except ClientError as error:
         raise ClientError("bad_channel", error.message) from error
-    return HeadChannel(chain_id)
+    return PricesChannel(chain_id) if kind == "prices" else HeadChannel(chain_id)

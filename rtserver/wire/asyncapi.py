@@ -55,6 +55,7 @@ _CHANNELS: Final = """A client's copy of a channel is a map of keys to JSON obje
 | `owner:{chainId}:{address}` | `protocol:tokenId` of each position of the owner |
 | `rewards:{chainId}:{address}` | `protocol:token` of each token that the owner can claim from staking |
 | `pool:{chainId}:{address}` | the pool |
+| `prices:{chainId}` | the token's address |
 | `head:{chainId}` | `head` |
 
 A change covers `(prev, seq]` and applies iff its `epoch` and `prev` are the copy's own; else send `resync`.

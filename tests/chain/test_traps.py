@@ -6,8 +6,9 @@ from rtserver.demo.deployment import Pool, full_range
 from rtserver.demo.lab import Lab
 from rtserver.domain.clmath.tick_math import sqrt_ratio_at_tick
 from rtserver.domain.ids import Tick
+from rtserver.protocols.channels import PricesChannel
 
-from .world import World, open_world, owner_channel, pool_channel, position_channel
+from .world import CHAIN, World, open_world, owner_channel, pool_channel, position_channel
 
 
 @pytest.fixture
@@ -260,6 +261,41 @@ async def test_odd_tokens_are_shown_and_never_dropped(lab: Lab) -> None:
         assert views["huge-decimals"]["price"] is None
         assert not any(ord(character) < 32 for character in str(told("hostile")["symbol"]))
         assert all(view["valueUSD"] is None for view in views.values())
+        assert {name: told(name)["flags"] for name in odd} == {
+            "bytes32": [],
+            "no-symbol": ["symbolMissing"],
+            "no-decimals": ["decimalsMissing"],
+            "huge-decimals": ["decimalsMissing"],
+            "hostile": ["symbolAltered", "symbolMarkup"],
+            "fee": [],
+        }
+        assert told("bytes32")["symbol"] == "MKR"
+        # Without a price they are in the prices, too, and say so.
+        await world.open(PricesChannel(CHAIN))
+        prices = world.keeper.states[PricesChannel(CHAIN).name]
+        for name in odd:
+            assert prices[str(told(name)["address"])]["priceUSD"] is None
+
+
+async def test_a_token_that_is_gone_keeps_its_position(lab: Lab) -> None:
+    """A token can destroy itself: its pool and the position in it remain."""
+    odd = await lab.create_odd_tokens()
+    gone = odd["bytes32"].address
+    pool = await lab.create_pool(odd["bytes32"], lab.deployment.tokens["WETH"], 3000)
+    await lab.mine()
+    tx = await lab.mint(lab.owners[0], pool, *full_range(pool.tick_spacing), 10**15, 10**15)
+    await lab.mine()
+    token_id = lab.token_id(tx)
+    await lab.node.rpc("anvil_setCode", [gone, "0x"])
+    await lab.mine()
+    async with open_world(lab) as world:
+        await world.open(position_channel(token_id))
+        view = world.position(token_id)
+        shown = next(view[side] for side in ("token0", "token1") if view[side]["address"].lower() == gone)
+        assert shown["flags"] == ["noCode", "symbolMissing", "decimalsMissing"]
+        assert (shown["decimals"], view["price"], view["valueUSD"]) == (None, None, None)
+        assert int(view["amount0"]) > 0
+        assert int(view["amount1"]) > 0
 
 
 async def test_transfer_to_a_fee_on_transfer_pool_keeps_exact_amounts(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +26,8 @@ from rtserver.engine.runner import ChainRunner
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
 from rtserver.protocols.registry import adapters
-from rtserver.worth.pool_prices import PoolPrices
+from rtserver.worth.aggregator import Aggregator, PricePolicy
+from rtserver.worth.chainlink import Feed
 
 CHAIN = ChainId(31337)
 KIND = "uniswap-v3"
@@ -259,6 +261,9 @@ async def open_world(
     reads: str = "http",
     staking: bool = False,
     rewards_every_s: float = 0.0,
+    hops: Sequence[str] = (),
+    feeds: Sequence[Feed] = (),
+    policy: PricePolicy | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
     """Run an engine on the lab's node, or on endpoints in front of it; with the staker known to it
@@ -284,11 +289,20 @@ async def open_world(
         Address(lab.deployment.position_manager.lower()),
         None,
         dollars,
+        hops=[Address(token.lower()) for token in hops],
         staker=Address(lab.deployment.staker.lower()) if staking else None,
         rewards_every_s=rewards_every_s,
     )
     keeper = Keeper()
-    core = EngineCore(CHAIN, {KIND: book}, PoolPrices(dollars))
+    prices = Aggregator(
+        CHAIN,
+        stablecoins=dollars,
+        hops=[Address(token.lower()) for token in hops],
+        feeds=feeds,
+        policy=policy,
+        clock=time.time,
+    )
+    core = EngineCore(CHAIN, {KIND: book}, prices)
     runner = ChainRunner(name="local", core=core, source=source, reader=reader, sink=keeper, metrics=metrics)
     world = World(lab, runner, keeper, reader, metrics, source)
     world.staking = staking

@@ -21,6 +21,7 @@ from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.docs import docs_routes
 from rtserver.edge.health import Health
 from rtserver.edge.pages import page_routes
+from rtserver.edge.prices import PricesApi
 from rtserver.edge.problems import problem_middleware
 from rtserver.edge.proxies import Proxies
 from rtserver.edge.rest import Rest, ServedChain
@@ -60,9 +61,8 @@ class Served:
         self.health = Health(self.hub, chains, self.metrics)
         self.sockets = Sockets(self.hub, self.rest, origins)
         self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
-        self.app.add_routes(
-            [*self.rest.routes(), *self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()]
-        )
+        self.app.add_routes([*self.rest.routes(), *PricesApi(self.rest).routes()])
+        self.app.add_routes([*self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()])
         self.port = 0
         self.runner: EdgeRunner
         self.http: aiohttp.ClientSession

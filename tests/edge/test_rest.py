@@ -69,7 +69,7 @@ async def test_a_token_that_is_not_there(server: Served) -> None:
         (f"/api/v1/positions/{2**256}/details", "tokenId"),
         ("/api/v1/positions/1/details?protocol=sushi", "served are uniswap-v3"),
         ("/api/v1/snapshot", "channel is required"),
-        ("/api/v1/snapshot?channel=prices", "channels are"),
+        ("/api/v1/snapshot?channel=price:1", "channels are"),
     ],
 )
 async def test_bad_requests_are_problems(server: Served, path: str, says: str) -> None:

@@ -19,7 +19,7 @@ from rtserver.protocols.base import Book, HistoryQuery, LogFilter
 from rtserver.protocols.channels import Channel
 from rtserver.protocols.uniswap_v3.book import UniswapV3Book
 from rtserver.protocols.uniswap_v3.deployments import POOL_INIT_CODE_HASH
-from rtserver.worth.pool_prices import PoolPrices
+from rtserver.worth.aggregator import Aggregator, PricePolicy
 
 from .model import FACTORY, MANAGER, USD, Contracts
 
@@ -104,7 +104,8 @@ class Follower:
             init_code_hash=POOL_INIT_CODE_HASH,
             stablecoins=[USD],
         )
-        self.core = EngineCore(CHAIN, {KIND: self.book}, PoolPrices([USD]))
+        prices = Aggregator(CHAIN, stablecoins=[USD], policy=PricePolicy(min_depth_usd=0), clock=lambda: 0.0)
+        self.core = EngineCore(CHAIN, {KIND: self.book}, prices)
         self.head = head
         self.wanted: dict[str, Channel] = {}
         self.states: dict[str, State] = {}

@@ -11,7 +11,7 @@ from typing import Final
 from rtserver.domain.chain import BlockRef, Header, Rollback
 from rtserver.domain.diff import JsonObject, JsonValue, State
 from rtserver.domain.ids import Address, BlockHash, ChainId, TokenId
-from rtserver.protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel
+from rtserver.protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel, PricesChannel
 
 __all__ = ["OWNERS", "POOLS", "PROTOCOL", "TOKENS", "Block", "ChainModel", "channels_of", "rollback_between"]
 
@@ -137,6 +137,8 @@ class ChainModel:
                         "timestamp": header.timestamp,
                     }
                 }
+            case PricesChannel():
+                return None  # nothing here has a price
             case PositionChannel():
                 view = _views(block, known).get(channel.token_id)
                 return {} if view is None else {str(channel.token_id): view}

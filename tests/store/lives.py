@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from rtserver.protocols.registry import adapters
 from rtserver.store.database import Database, sqlite_url
 from rtserver.store.store import Store
 from rtserver.store.values import Changes, Checkpoint, KeptStream
-from rtserver.worth.pool_prices import PoolPrices
+from rtserver.worth.aggregator import Aggregator
 
 __all__ = ["Life", "open_life"]
 
@@ -126,7 +127,7 @@ async def open_life(
     factory, manager = (Address(text.lower()) for text in (lab.deployment.factory, lab.deployment.position_manager))
     staker = Address(lab.deployment.staker.lower()) if staking else None
     books = {KIND: adapters()[KIND].build(CHAIN, factory, manager, None, dollars, staker=staker)}
-    core = EngineCore(CHAIN, books, PoolPrices(dollars))
+    core = EngineCore(CHAIN, books, Aggregator(CHAIN, stablecoins=dollars, clock=time.time))
     sink = Sink()
     store = Store(Database(sqlite_url(path)))
     vault = Vault(store)

@@ -18,6 +18,7 @@ def _build(
     init_code_hash: bytes | None,
     stablecoins: Sequence[Address],
     *,
+    hops: Sequence[Address] = (),
     staker: Address | None = None,
     rewards_every_s: float = 0.0,
 ) -> UniswapV3Book:
@@ -27,6 +28,7 @@ def _build(
         position_manager=position_manager,
         init_code_hash=init_code_hash or POOL_INIT_CODE_HASH,
         stablecoins=stablecoins,
+        hops=hops,
         staking=None if staker is None else V3Staker(staker),
         rewards_every_s=rewards_every_s,
     )

@@ -155,18 +155,16 @@ class UniswapV3Book(Keeping, Reading, Histories):
 
     # --- evaluation -----------------------------------------------------------------------------------
 
-    def quotes(self) -> dict[Address, list[QuotePool]]:
-        """Return, for each token with a dollar pool that was read again, all its dollar pools."""
-        tokens = set()
-        for address in self._dirty_pools & self._quote_pools:
-            pool = self._pools[address]
-            tokens.add(pool.token1 if pool.token0 in self._stablecoins else pool.token0)
-        return {token: [*self._quotes_of(token)] for token in tokens}
+    def quotes(self) -> dict[Address, list[QuotePool] | None]:
+        """Return each token whose pools or decimals were read again, with all its pools against a dollar or a hop."""
+        tokens, self._requote = self._requote, set()
+        tokens.update(self._priced_token(self._pools[address]) for address in self._dirty_pools & self._quote_pools)
+        return {token: [*self._quotes_of(token)] if self._is_held(token) else None for token in tokens}
 
     def _quotes_of(self, token: Address) -> Iterable[QuotePool]:
         for address in sorted(self._pools_of[token] & self._quote_pools):
             pool = self._pools[address]
-            if pool.is_read and pool.exists and pool.sqrt_price:
+            if pool.is_read and pool.exists and pool.sqrt_price and self._priced_token(pool) == token:
                 yield QuotePool(address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
 
     def evaluate(self, prices: Prices, repriced: frozenset[Address], now: int) -> Evaluation:

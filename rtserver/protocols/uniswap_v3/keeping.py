@@ -62,7 +62,7 @@ class Keeping(Folding):
         # A token says the same for ever, and is never forgotten.
         new = [token for address, token in self._tokens.items() if address not in kept]
         kept.update(token.address for token in new)
-        return {f"t:{token.address}": [token.symbol, token.decimals] for token in new}
+        return {f"t:{token.address}": [token.symbol, token.decimals, token.view["flags"]] for token in new}
 
     def _keep_nfts(self) -> dict[str, Any]:
         changed: dict[str, Any] = {}
@@ -148,14 +148,16 @@ class Keeping(Folding):
             ValueError: The facts are not what `keep` returns; nothing was taken.
         """
         try:
-            tokens = {Address(key[2:]): (str(fact[0]), fact[1]) for key, fact in facts.items() if key[:2] == "t:"}
+            tokens = {
+                Address(key[2:]): (str(fact[0]), fact[1], [*fact[2]]) for key, fact in facts.items() if key[:2] == "t:"
+            }
             positions = {TokenId(int(key[2:])): _position(fact) for key, fact in facts.items() if key[:2] == "n:"}
             owners = [Address(key[2:]) for key in facts if key[:2] == "o:"]
             records = {BlockHash(key[2:]): _record(fact) for key, fact in facts.items() if key[:2] == "j:"}
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"not the facts of a book: {error!r}") from error
-        for address, (symbol, decimals) in tokens.items():
-            view = {"address": checksum(address), "symbol": symbol, "decimals": decimals}
+        for address, (symbol, decimals, flags) in tokens.items():
+            view = {"address": checksum(address), "symbol": symbol, "decimals": decimals, "flags": flags}
             self._tokens[address] = Token(address=address, symbol=symbol, decimals=decimals, view=view)
             self._load_tokens.pop(address, None)
         pools: dict[tuple[Address, Address, int], Address] = {}

@@ -11,7 +11,7 @@ from ...domain.errors import Contradiction
 from ...domain.ids import Address, SqrtPriceX96, Tick, TokenId
 from ..addresses import checksum, create2_pool
 from ..base import Plan
-from ..tokens import decimals_call, decode_decimals, decode_symbol, symbol_call
+from ..tokens import decimals_call, decode_decimals, decode_symbol, symbol_call, token_flags
 from . import reads
 from .discovery import OwnerWatch
 from .staked import Staked
@@ -322,8 +322,15 @@ class Reading(Staked):
     def _absorb_token(self, address: Address, symbol: bytes | None, decimals: bytes | None) -> None:
         self._load_tokens.pop(address, None)
         shown, places = decode_symbol(address, symbol), decode_decimals(decimals)
-        view: JsonObject = {"address": checksum(address), "symbol": shown, "decimals": places}
+        view: JsonObject = {
+            "address": checksum(address),
+            "symbol": shown,
+            "decimals": places,
+            "flags": [*token_flags(symbol, decimals)],
+        }
         self._tokens[address] = Token(address=address, symbol=shown, decimals=places, view=view)
+        if address not in self._stablecoins:
+            self._requote.add(address)
         for pool_address in self._pools_of.get(address, ()):
             self._dirty_pools.add(pool_address)
 

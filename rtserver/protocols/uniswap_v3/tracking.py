@@ -32,6 +32,7 @@ class Tracking:
         position_manager: Address,
         init_code_hash: bytes,
         stablecoins: Sequence[Address] = (),
+        hops: Sequence[Address] = (),
         staking: Staking | None = None,
         rewards_every_s: float = 0.0,
         kind: str = "uniswap-v3",
@@ -42,6 +43,7 @@ class Tracking:
         self._manager = position_manager
         self._init_code_hash = init_code_hash
         self._stablecoins = tuple(stablecoins)
+        self._hops = tuple(token for token in hops if token not in self._stablecoins)
         self._staking = staking
         self._rewards_every_s = rewards_every_s
         self._journal = Journal()
@@ -83,6 +85,8 @@ class Tracking:
         # Read since the last evaluation.
         self._dirty_pools: set[Address] = set()
         self._dirty_ranges: set[Range] = set()
+        # Tokens whose pools, decimals or being held have changed since they were last told.
+        self._requote: set[Address] = set()
         self._removed: dict[TokenId, Address] = {}
         self._moved: dict[TokenId, tuple[Address, Address]] = {}
         self._filter: LogFilter | None = None
@@ -147,25 +151,44 @@ class Tracking:
             self._watch_price(token)
 
     def _watch_price(self, token: Address) -> None:
-        """Watch the pools that can price a token in dollars."""
+        """Watch the pools that can price a token: against dollars, and against hops that dollars price."""
         if token in self._stablecoins:
             return
-        for stable in self._stablecoins:
+        self._requote.add(token)
+        others = self._stablecoins
+        if token not in self._hops:
+            others += self._hops
+            for hop in self._hops:
+                self._watch_price(hop)
+        for other in others:
             for fee in FEE_TIERS:
-                address = create2_pool(self._factory, self._init_code_hash, token, stable, fee)
+                address = create2_pool(self._factory, self._init_code_hash, token, other, fee)
                 self._quote_pools.add(address)
-                self._pool(address, token, stable, fee)
-            if stable not in self._tokens:
-                self._load_tokens[stable] = None
+                self._pool(address, token, other, fee)
+            if other not in self._tokens:
+                self._load_tokens[other] = None
 
     def _forget_price(self, token: Address) -> None:
-        """Stop watching a token's dollar pools once no tracked pool holds it."""
-        pools = self._pools_of[token]
-        if token in self._stablecoins or any(self._pools[address].keeps_growth for address in pools):
+        """Stop watching the pools that price a token once no tracked pool holds it. Hops stay, once watched."""
+        if token in self._stablecoins or token in self._hops or self._is_held(token):
             return
-        for address in pools & self._quote_pools:
+        self._requote.add(token)
+        for address in self._pools_of[token] & self._quote_pools:
             self._quote_pools.discard(address)
             self._drop_pool_if_unused(self._pools[address])
+
+    def _is_held(self, token: Address) -> bool:
+        """Return whether a tracked pool holds a token, or others are priced through it."""
+        pools = self._pools_of.get(token, set())
+        if token in self._hops:
+            return bool(pools)
+        return any(self._pools[address].keeps_growth for address in pools)
+
+    def _priced_token(self, pool: Pool) -> Address:
+        """Return the token that a pool prices: the one that is no dollar, or no hop."""
+        if pool.token0 in self._stablecoins:
+            return pool.token1
+        return pool.token1 if pool.token0 in self._hops and pool.token1 not in self._stablecoins else pool.token0
 
     def _range(self, pool: Pool, lower: Tick, upper: Tick) -> Range:
         rng = pool.ranges.get((lower, upper))
