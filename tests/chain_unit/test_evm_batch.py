@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ ADDRESSES = st.binary(min_size=20, max_size=20).map(lambda raw: Address("0x" + r
 SCRIPT = st.lists(st.tuples(ADDRESSES, st.binary(max_size=120), st.booleans(), st.binary(max_size=1500)), max_size=12)
 
 
-def _play(way: Way, script: list[tuple[Address, bytes, bool, bytes]]) -> tuple[list[bytes | None], list[Call]]:
+def _play(way: Way, script: list[tuple[Address, bytes, bool, bytes]]) -> tuple[Sequence[object], list[Call]]:
     """Encode the calls, run them as a node would, decode the answer; return it and the calls that were seen."""
     calls = [(address, data) for address, data, _, _ in script]
     _, (transaction, block, *override) = encode_call(way, calls, BLOCK)

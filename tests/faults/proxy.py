@@ -175,7 +175,7 @@ class FaultProxy:
         # Idle kept-alive ones too, or a client would not notice that nobody listens any more.
         for handler in list(self._runner.server.connections if self._runner.server else ()):
             if handler.transport is not None:
-                handler.transport.abort()  # type: ignore[attr-defined]
+                handler.transport.abort()
 
     def switch(self, http: str, ws: str) -> None:
         """Ask another node from now on; open subscriptions stay with the old one until they are cut."""

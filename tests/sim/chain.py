@@ -11,7 +11,15 @@ from typing import Final
 from rtserver.domain.chain import BlockRef, Header, Rollback
 from rtserver.domain.diff import JsonObject, JsonValue, State
 from rtserver.domain.ids import Address, BlockHash, ChainId, TokenId
-from rtserver.protocols.channels import Channel, HeadChannel, OwnerChannel, PoolChannel, PositionChannel, PricesChannel
+from rtserver.protocols.channels import (
+    Channel,
+    HeadChannel,
+    OwnerChannel,
+    PoolChannel,
+    PositionChannel,
+    PricesChannel,
+    RewardsChannel,
+)
 
 __all__ = ["OWNERS", "POOLS", "PROTOCOL", "TOKENS", "Block", "ChainModel", "channels_of", "rollback_between"]
 
@@ -137,8 +145,8 @@ class ChainModel:
                         "timestamp": header.timestamp,
                     }
                 }
-            case PricesChannel():
-                return None  # nothing here has a price
+            case PricesChannel() | RewardsChannel():
+                return None  # nothing here has a price, and nothing is staked
             case PositionChannel():
                 view = _views(block, known).get(channel.token_id)
                 return {} if view is None else {str(channel.token_id): view}

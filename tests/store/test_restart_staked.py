@@ -10,6 +10,7 @@ from chain.world import owner_channel, rewards_channel
 
 from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market, MarketConfig
+from rtserver.protocols.channels import Channel
 
 from .lives import open_life
 
@@ -19,7 +20,7 @@ async def test_stakes_of_before_of_meanwhile_and_of_a_fork(lab: Lab, tmp_path: P
     market = Market(lab, seed=5, config=MarketConfig(seconds_per_block=7))
     staker = Staker(lab)
     crowd = Crowd(staker, 5)
-    channels = [*map(owner_channel, lab.owners), *map(rewards_channel, lab.owners)]
+    channels: list[Channel] = [*map(owner_channel, lab.owners), *map(rewards_channel, lab.owners)]
     names = [channel.name for channel in channels]
 
     async def steps(count: int) -> None:
