@@ -248,13 +248,6 @@ def test_a_rollback_is_one_more_change(wire: Wire, told: Told) -> None:
     assert wire.session.stats.rollbacks == 1
 
 
-def test_a_rollback_may_reach_back_further_than_is_known(wire: Wire, told: Told) -> None:
-    wire.join(told)
-    block = block_json(2)
-    (frame,) = wire.say(block_frame(block, told.change(block, prove=True), rollback={"to": None, "dropped": []}))
-    assert frame.rollback.to is None and len(frame.changes) == 1
-
-
 def test_a_heartbeat_is_answered_and_reveals_a_lost_last_message(wire: Wire, told: Told) -> None:
     wire.join(told)
     (event,) = wire.say(heartbeat({A: 1}))

@@ -114,7 +114,8 @@ class Served:
         """Each owner's positions are the chain's, and the client's copy is what the server says of the head."""
         head = self.lab.head
         for owner in self.lab.owners:
-            held = {f"uniswap-v3:{token_id}" for token_id in self.lab.book.owned_by(owner)}
+            staked = [token_id for token_id, user in self.lab.book.depositors.items() if user == owner]
+            held = {f"uniswap-v3:{token_id}" for token_id in [*self.lab.book.owned_by(owner), *staked]}
             name = next(name for name in client.states if name.lower() == self.channel(owner).lower())
             async with asyncio.timeout(20):
                 while True:

@@ -110,7 +110,7 @@ SABOTAGES: Final[Mapping[str, Callable[[], AbstractContextManager[object]]]] = {
         patch.object, Stream, "resumable", lambda stream, cursor: stream._tag_at(cursor.seq) is not None
     ),
     "a reopened channel keeps its epoch": partial(
-        patch.object, Openings, "_next_epoch", lambda openings: openings._epoch
+        patch.object, Openings, "next_epoch", lambda openings: openings._epoch
     ),
     "merged changes forget what was removed": partial(patch.object, stream_module, "compose", _forget_removals),
     "a lag begins one change late": partial(patch.object, Laggards, "begin", _lag_one_late),
