@@ -53,6 +53,7 @@ MALFORMED = {
     "a lone CR": get(b"/", b"X: a\rb"),
     "a negative length": get(b"/", b"Content-Length: -1"),
     "an endless length": get(b"/", b"Content-Length: " + b"9" * 26),
+    "two lengths": get(b"/", b"Content-Length: 3", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
     "a bad encoding": get(b"/", b"Transfer-Encoding: foo", body=b"zz\r\n\r\n"),
 }
 
