@@ -202,7 +202,9 @@ class HeadListener:
         """End subscriptions that said nothing while the chain moved: they are dead, however open they look."""
         now = time.monotonic()
         for subscription in self._open.values():
-            if now - subscription.spoke_at > self._silence_s and subscription.highest < header.number:
+            is_silent = now - subscription.spoke_at > self._silence_s and subscription.highest < header.number
+            # One that was told a moment ago is on its way out.
+            if is_silent and not subscription.scope.expired():
                 subscription.scope.reschedule(asyncio.get_running_loop().time())
 
     # --- polls ----------------------------------------------------------------------------------------
