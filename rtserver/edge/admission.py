@@ -4,7 +4,9 @@ from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-__all__ = ["Admission", "AtOnce", "Bucket", "Rates", "party"]
+from ..domain.errors import ClientError
+
+__all__ = ["Admission", "AtOnce", "Bucket", "Loads", "Rates", "party"]
 
 # Parties that are remembered for their rate, 300 bytes each. Past this, whoever was silent longest is forgotten and
 # starts anew: to gain by that, one needs this many addresses of one's own between two requests.
@@ -99,6 +101,30 @@ class Rates:
     def __len__(self) -> int:
         """Return how many parties are remembered."""
         return len(self._buckets)
+
+
+class Loads:
+    """What each party may have read from the node: one account for its requests and all its sockets.
+
+    Args:
+        per_minute: Channels that nobody has opened yet, a minute; as many at once.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._rates = Rates(per_minute)
+
+    def take(self, address: str, now: float) -> None:
+        """Count one channel.
+
+        Raises:
+            ClientError: `rate`, when the account is empty.
+        """
+        wait_s = self._rates.take(address, now)
+        if wait_s:
+            text = f"at most {self._per_minute} channels that are not open yet a minute from an address"
+            # A second more, because HTTP says whole seconds, rounded down.
+            raise ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1000)
 
 
 class AtOnce:

@@ -19,7 +19,7 @@ from ..hub.hub import Hub
 from ..hub.stream import Stream
 from ..protocols.addresses import checksum, parse_address
 from ..protocols.channels import Channel, OwnerChannel, PositionChannel, RewardsChannel, parse_channel
-from .admission import Rates
+from .admission import Loads
 from .pages import is_unchanged
 from .problems import json_response
 
@@ -63,7 +63,7 @@ class Rest:
         self._chains = chains
         self._version = version
         self._owners = owners
-        self._loads = Rates(hub.limits.loads_per_minute)
+        self._loads = Loads(hub.limits.loads_per_minute)
 
     @property
     def known(self) -> dict[int, frozenset[str]]:
@@ -143,12 +143,8 @@ class Rest:
         stream = self._hub.peek(channel)
         if stream is not None:
             return stream
-        wait_s = 0.0 if client is None else self._loads.take(client, time.monotonic())
-        if wait_s:
-            text = (
-                f"at most {self._hub.limits.loads_per_minute} channels that are not open yet a minute from an address"
-            )
-            raise ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1000)
+        if client is not None:
+            self.charge(channel, client)
         opened: asyncio.Future[Stream | ClientError] = asyncio.get_running_loop().create_future()
 
         def settle(result: Stream | ClientError) -> None:
@@ -160,6 +156,15 @@ class Rest:
         if isinstance(result, ClientError):
             raise result
         return result
+
+    def charge(self, channel: Channel, client: str) -> None:
+        """Count a channel on the account of an address that asks for it; what is open or on its way costs nothing.
+
+        Raises:
+            ClientError: `rate`.
+        """
+        if not self._hub.knows(channel):
+            self._loads.take(client, time.monotonic())
 
     def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
         """Return the block that answers are of, and its age in milliseconds."""

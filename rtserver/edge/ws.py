@@ -72,6 +72,8 @@ class Sockets:
             # Before the handshake, which is what costs.
             text = f"at most {limits.connections_per_minute} new sockets a minute from an address"
             return problem(429, "rate", text, {"Retry-After": str(int(wait_s) + 1)})
+        if first is not None:
+            self._rest.charge(first, ip)
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=limits.message_bytes, autoclose=True, autoping=False
         )
@@ -84,12 +86,12 @@ class Sockets:
                     code=CloseCode.TOO_MANY_CONNECTIONS, message=b"too many connections from your address"
                 )
             else:
-                await self._serve(request, socket, first)
+                await self._serve(request, socket, ip, first)
         finally:
             self._admission.leave(ip)
         return socket
 
-    async def _serve(self, request: web.Request, socket: web.WebSocketResponse, first: Channel | None) -> None:
+    async def _serve(self, request: web.Request, socket: web.WebSocketResponse, ip: str, first: Channel | None) -> None:
         transport = request.transport
         if transport is None:  # gone while it was being greeted
             return
@@ -98,7 +100,7 @@ class Sockets:
             try:
                 if first is not None:
                     self._hub.subscribe(session, first, None, None)
-                await self._read(socket, session)
+                await self._read(socket, session, ip)
             finally:
                 self._hub.close(session)
 
@@ -118,7 +120,7 @@ class Sockets:
         self._hub.open(session)
         return session
 
-    async def _read(self, socket: web.WebSocketResponse, session: Session) -> None:
+    async def _read(self, socket: web.WebSocketResponse, session: Session, ip: str) -> None:
         limits = self._hub.limits
         bucket = Bucket(limits.messages_per_s, limits.burst, time.monotonic())
         async for message in socket:
@@ -143,25 +145,26 @@ class Sockets:
                 self._hub.reply_error(session, error, _id_of(message.data))
                 continue
             if message.type is WSMsgType.TEXT:
-                self._handle(session, message.data)
+                self._handle(session, ip, message.data)
             elif message.type is WSMsgType.PING:
                 session.write(b"\x8a%c%b" % (len(message.data), message.data), time.monotonic())
 
-    def _handle(self, session: Session, text: str) -> None:
+    def _handle(self, session: Session, ip: str, text: str) -> None:
         try:
             message = decode_client(text)
         except msgspec.DecodeError as error:
             self._hub.reply_error(session, ClientError("bad_request", str(error)), _id_of(text))
             return
         try:
-            self._do(session, message)
+            self._do(session, ip, message)
         except ClientError as error:
             self._hub.reply_error(session, error, message.id)
 
-    def _do(self, session: Session, message: ClientMessage) -> None:
+    def _do(self, session: Session, ip: str, message: ClientMessage) -> None:
         match message:
             case Subscribe():
                 channel = parse_channel(message.channel, self._rest.known)
+                self._rest.charge(channel, ip)
                 self._hub.subscribe(session, channel, message.id, message.cursor, latest=message.mode == "latest")
             case Unsubscribe():
                 self._hub.unsubscribe(session, parse_channel(message.channel, self._rest.known), message.id)
@@ -169,7 +172,9 @@ class Sockets:
                 self._log.info(
                     "client resyncs", client=session.name, channel=message.channel[:120], reason=message.reason[:200]
                 )
-                self._hub.resync(session, parse_channel(message.channel, self._rest.known), message.id)
+                channel = parse_channel(message.channel, self._rest.known)
+                self._rest.charge(channel, ip)
+                self._hub.resync(session, channel, message.id)
             case Pong():
                 session.awaiting_pong_since = None
             case Auth() | Refresh():

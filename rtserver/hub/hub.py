@@ -167,6 +167,10 @@ class Hub:
             self._openings.linger(channel.name)
         return stream
 
+    def knows(self, channel: Channel) -> bool:
+        """Return whether a channel is open or being read: who asks for it causes no reads."""
+        return self._openings.knows(channel.name)
+
     def when_open(self, channel: Channel, waiter: Waiter) -> None:
         """Call `waiter` once with the channel's stream as soon as it is open, or with why it will not be."""
         self._openings.when_open(channel, waiter)

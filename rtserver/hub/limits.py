@@ -19,7 +19,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         burst: Messages at once.
         connections_per_ip: Sockets an address.
         connections_per_minute: New sockets an address, a minute.
-        loads_per_minute: Channels not open yet that an address may have read over REST, a minute.
+        loads_per_minute: Channels not open yet that an address may have read, a minute.
         heartbeat_s: Idle time after which a heartbeat is sent.
         pong_s: Time to answer it.
         load_s: Longest wait for a cold channel.

@@ -66,6 +66,10 @@ class Openings:
             self._wanted_at[name] = self._clock()
             self._interest.want(channel)
 
+    def knows(self, name: str) -> bool:
+        """Return whether a channel is wished for, or open already."""
+        return name in self._channels
+
     def wait(
         self, session: Session, channel: Channel, request_id: RequestId, cursor: str | None, *, latest: bool
     ) -> None:

@@ -9,9 +9,7 @@ from rtserver.edge.proxies import Proxies
 from rtserver.hub.limits import Limits
 
 from .raw import HANDSHAKE, exchange
-from .served import OWNER, Served, receive, served
-
-LOAD = "/api/v1/snapshot?channel=position:31337:uniswap-v3:{}"
+from .served import receive, served
 
 
 @pytest.mark.parametrize(
@@ -71,27 +69,3 @@ async def test_a_made_up_address_opens_no_second_door() -> None:
             text = HANDSHAKE.replace(b"Host: x", b"Host: x\r\nX-Forwarded-For: " + client)
             statuses.append((await exchange(server.port, text)).status)
         assert statuses == [101, 429]
-
-
-async def _ask(server: Served, token_id: int, client: str) -> int:
-    response, _ = await server.get(LOAD.format(token_id), X_Forwarded_For=client)
-    return response.status
-
-
-async def test_channels_that_cost_a_read_have_a_rate() -> None:
-    """Each costs calls to the node, which may cost money: no one address may have as many as it likes."""
-    async with served(limits=Limits(loads_per_minute=2), trusted=("127.0.0.1",)) as server:
-        server.mine()
-        for token_id in range(5):
-            server.states[f"position:31337:uniswap-v3:{token_id}"] = {}
-        assert [await _ask(server, token_id, "192.0.2.1") for token_id in (0, 1, 2)] == [200, 200, 429]
-        assert await _ask(server, 0, "192.0.2.1") == 200, "what is open costs nothing"
-        assert await _ask(server, 3, "192.0.2.2") == 200
-        response, body = await server.get(LOAD.format(4), X_Forwarded_For="192.0.2.1")
-        assert (response.status, body["code"]) == (429, "rate")
-        assert 0 < int(response.headers["Retry-After"]) <= 31
-        assert "position:31337:uniswap-v3:4" not in server.wanted
-        # The owners that the page offers are the server's own.
-        server.states[f"owner:31337:{OWNER}"] = {}
-        response, body = await server.get("/api/v1/owners", X_Forwarded_For="192.0.2.1")
-        assert body["owners"] == [{"owner": OWNER, "positions": 0}]
