@@ -19,8 +19,9 @@ def block_json(header: Header) -> str:
 
 def rollback_json(rollback: Rollback | None) -> str:
     """Return the member that tells of a reorganisation, with its leading comma; empty where there was none."""
-    if rollback is None or rollback.to is None:
-        return ""  # without a block in common there is no change either, but snapshots
+    if rollback is None:
+        return ""
+    assert rollback.to is not None, "without a block in common there is no change either, but snapshots"
     to = {"number": rollback.to.number, "hash": rollback.to.hash}
     return ',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)}).decode()
 

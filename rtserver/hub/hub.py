@@ -236,7 +236,7 @@ class Hub:
             for stream in streams.values():
                 if stream.chain_id == update.chain_id and stream not in fragments:
                     fragments[stream] = stream.apply(None, step, encode_once, prove=True)
-        if update.rollback is not None:
+        if update.rollback is not None and update.rollback.to is not None:
             for stream in fragments:
                 stream.note_rollback(update.rollback)
         return fragments

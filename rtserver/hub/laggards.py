@@ -4,7 +4,7 @@ The rule is in `session.py`: nothing that holds state is written to a laggard un
 sent away if that takes too long. Never writes a change itself: catching up does.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
@@ -69,10 +69,7 @@ class Laggards:
                 self.holding[session] = None
             else:
                 due[stream] = seq
-        left = self._catching_up.bring(session, due)
-        if left:
-            self.begin(session, (), self._clock())
-            session.written.update(left)
+        self._bring(session, due)
 
     def begin_anew(self, session: Session, streams: Collection[Stream]) -> None:
         """Send snapshots of streams that a session holds nothing of any more, as soon as it takes them."""
@@ -86,6 +83,10 @@ class Laggards:
                 self.holding[session] = None
         for stream in places:
             session.held.pop(stream, None)
+        self._bring(session, places)
+
+    def _bring(self, session: Session, places: Mapping[Stream, int]) -> None:
+        """Bring a session that doesn't lag to now; with what it can't take at once it begins to."""
         left = self._catching_up.bring(session, places)
         if left:
             self.begin(session, (), self._clock())

@@ -14,14 +14,14 @@ MAX_DROPPED: Final = 256
 def merged_rollback(rollbacks: Iterable[Rollback]) -> Rollback | None:
     """Return the rollback that covers all of these: the deepest `to`, and every block that was dropped.
 
-    A block that came back stays among the dropped: whoever has it in what was merged had to leave it.
+    Each has a `to`: where the chain turned too deep for one, streams begin anew and remember nothing. A block that
+    came back stays among the dropped: whoever has it in what was merged had to leave it.
     """
     known = list(dict.fromkeys(rollbacks))
     if len(known) < 2:
         return known[0] if known else None
-    places = [rollback.to for rollback in known]
-    to = None if None in places else min((place for place in places if place is not None), key=lambda at: at.number)
-    return Rollback(to=to, dropped=tuple(dict.fromkeys(one for rollback in known for one in rollback.dropped)))
+    deepest = min((rollback.to for rollback in known if rollback.to is not None), key=lambda at: at.number)
+    return Rollback(to=deepest, dropped=tuple(dict.fromkeys(one for rollback in known for one in rollback.dropped)))
 
 
 def tells_too_much(rollbacks: Sequence[Rollback]) -> bool:

@@ -6,18 +6,27 @@ from rtserver.domain.diff import Change
 from rtserver.domain.errors import ClientError
 from rtserver.hub.limits import Limits
 from rtserver.hub.session import LAG_BYTES, SLOW_S
+from rtserver.protocols.channels import Channel, PositionChannel
 
 from .stage import Client, Stage, channel
 
 A, B = channel(1), channel(2)
 
 
-def _lagging(stage: Stage) -> Client:
+def _lagging(stage: Stage, *channels: Channel) -> Client:
+    """Return a client of these channels, or of A, that has too much unsent."""
     client = stage.client()
-    client.subscribe(A)
+    for one in channels or (A,):
+        client.subscribe(one)
     client.read()
     client.unsent = LAG_BYTES + 1
     return client
+
+
+def _opened(stage: Stage, count: int, size: int) -> list[PositionChannel]:
+    channels = [channel(number) for number in range(count)]
+    stage.open(*channels, size=size)
+    return channels
 
 
 def _drain(stage: Stage, client: Client) -> list[str]:
@@ -119,14 +128,9 @@ def test_requests_that_wait_are_bounded() -> None:
 
 
 def test_what_a_laggard_is_owed_is_spread(stage: Stage) -> None:
-    channels = [channel(number) for number in range(20)]
-    stage.open(*channels, size=400)
-    client = stage.client()
-    for one in channels:
-        client.subscribe(one)
-    client.read()
+    channels = _opened(stage, 20, size=400)
+    client = _lagging(stage, *channels)
     client.takes_nothing = True
-    client.unsent = LAG_BYTES + 1
     stage.block(*channels)
     for request, one in enumerate(channels):
         stage.hub.resync(client.session, one, request)
@@ -153,13 +157,8 @@ def test_what_a_laggard_is_owed_is_spread(stage: Stage) -> None:
 
 
 def test_merged_changes_are_spread_like_snapshots(stage: Stage) -> None:
-    channels = [channel(number) for number in range(20)]
-    stage.open(*channels, size=100)
-    client = stage.client()
-    for one in channels:
-        client.subscribe(one)
-    client.read()
-    client.unsent = LAG_BYTES + 1
+    channels = _opened(stage, 20, size=100)
+    client = _lagging(stage, *channels)
     for key in range(100):
         stage.block(*channels, key=str(key), value="x" * 100)
     client.takes_nothing = True
@@ -171,14 +170,9 @@ def test_merged_changes_are_spread_like_snapshots(stage: Stage) -> None:
 
 
 def test_what_changes_often_does_not_keep_others_waiting(stage: Stage) -> None:
-    channels = [channel(number) for number in range(4)]
-    stage.open(*channels, size=1500)
-    client = stage.client()
-    for one in channels:
-        client.subscribe(one)
-    client.read()
+    channels = _opened(stage, 4, size=1500)
+    client = _lagging(stage, *channels)
     client.takes_nothing = True
-    client.unsent = LAG_BYTES + 1
     for request, one in enumerate(channels):
         stage.hub.resync(client.session, one, request)
     answered: list[int] = []
@@ -193,13 +187,9 @@ def test_what_changes_often_does_not_keep_others_waiting(stage: Stage) -> None:
 
 
 def test_who_goes_on_taking_is_not_slow(stage: Stage) -> None:
-    channels = [channel(number) for number in range(10)]
-    stage.open(*channels, size=1500)
-    client = stage.client()
-    for one in channels:
-        client.subscribe(one)
+    channels = _opened(stage, 10, size=1500)
+    client = _lagging(stage, *channels)
     client.takes_nothing = True
-    client.unsent = LAG_BYTES + 1
     for request, one in enumerate(channels):
         stage.hub.resync(client.session, one, request)
     for _ in range(6):
@@ -212,8 +202,7 @@ def test_who_goes_on_taking_is_not_slow(stage: Stage) -> None:
 
 
 def test_a_client_of_the_newest_state_that_can_not_take_it_all_lags(stage: Stage) -> None:
-    channels = [channel(number) for number in range(20)]
-    stage.open(*channels, size=400)
+    channels = _opened(stage, 20, size=400)
     client = stage.client()
     for one in channels:
         client.subscribe(one, latest=True)
