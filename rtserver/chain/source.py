@@ -18,8 +18,9 @@ from ..domain.ids import BlockHash, ChainId
 from ..obs.metrics import Metrics
 from .finality import Finality
 from .linker import MAX_UNDO_BLOCKS, Gap, Linker, Next, Reorg, TooDeep, Verdict
-from .listener import HeadListener, HeadReader, node_of
+from .listener import HeadListener, HeadReader
 from .reader import ChainReader
+from .rpc import node_of
 from .voices import Move, Place, Proposal, Voices
 
 __all__ = ["ChainSource"]
@@ -59,6 +60,7 @@ class ChainSource:
             head that they named. By default `reader` is asked, as the one node that there is.
         patience_s: See `voices`; by default two silences and at least two seconds.
         finality_every_blocks: How often finality is asked for; 0 never.
+        heard: Told of each head, and of the node that said it.
         clock: Monotonic seconds.
     """
 
@@ -76,9 +78,11 @@ class ChainSource:
         nodes: Mapping[str, HeadReader] | None = None,
         patience_s: float | None = None,
         finality_every_blocks: int = 0,
+        heard: Callable[[str, Header], None] = lambda node, header: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain_id = chain_id
+        self._heard = heard
         self._clock = clock
         self._name = name
         self._reader = reader
@@ -151,6 +155,7 @@ class ChainSource:
     def hear(self, node: str, header: Header) -> None:
         """Note what a node says its head is."""
         now = self._clock()
+        self._heard(node, header)
         place = self._voices.hear(node, header, now)
         if place is Place.HEAD:
             self.confirmed_at = now
