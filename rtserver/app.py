@@ -228,16 +228,14 @@ class _Chain:
 
     def following(self) -> dict[str, Any]:
         """Return how the head is followed: what is announced, what is final, and where each node is."""
-        finality = self.source.finality
         report: dict[str, Any] = {
             "behindBlocks": self.runner.behind_blocks,
             "subscriptions": self.source.subscriptions,
             "nodes": {node: place.value for node, place in self.source.places().items()},
             "endpoints": self.reader.describe(),
         }
-        for name, header in (("safe", finality.safe), ("finalized", finality.finalized)):
-            if header is not None:
-                report[name] = {"number": header.number, "hash": header.hash}
+        for tag, header in self.source.tags.items():
+            report[tag] = {"number": header.number, "hash": header.hash}
         return report
 
     def _describe(self, kind: str, factory: str, manager: str, code_hash: str, staker: str | None) -> None:

@@ -109,7 +109,9 @@ class ChainSource:
             confirmed_at=lambda: self.confirmed_at,
             metrics=metrics,
         )
-        self.finality = Finality(name=name, reader=reader, every_blocks=finality_every_blocks, clock=clock)
+        self.finality = Finality(
+            name=name, reader=reader, every_blocks=finality_every_blocks, metrics=metrics, clock=clock
+        )
         self._finality_due = asyncio.Event()
         self._arrived = asyncio.Event()
         # Heads that could not be linked: when to try again, and how long to wait after that.
@@ -132,6 +134,11 @@ class ChainSource:
     def announced(self) -> Header | None:
         """Return the highest block that a node says there is, None while nothing was heard."""
         return self._voices.announced(self._clock())
+
+    @property
+    def tags(self) -> Mapping[str, Header]:
+        """Return the newest blocks that the nodes call "safe" and "finalized", where known."""
+        return self.finality.tags
 
     @property
     def subscriptions(self) -> int:
@@ -338,7 +345,7 @@ class ChainSource:
             if head is None or not self.finality.is_due(head):
                 continue
             await self.finality.ask(head, self._is_ours)
-            finalized = self.finality.finalized
+            finalized = self.finality.tags.get("finalized")
             if finalized is not None:
                 # Below it nothing is ever undone: its journal is not needed.
                 self.forgotten += self._linker.settle(finalized.hash)

@@ -106,6 +106,12 @@ class Metrics:
             "rtserver_head_behind_blocks", "Blocks that nodes announced and that were not published yet", ["chain"],
             registry=r,
         )  # fmt: skip
+        self.tagged = Gauge(
+            "rtserver_tagged_number",
+            "Height of the newest block that the nodes call safe, and finalized",
+            ["chain", "tag"],
+            registry=r,
+        )
         self.tracked = Gauge("rtserver_tracked", "What is tracked", ["chain", "kind"], registry=r)
         self.recomputed = Counter(
             "rtserver_positions_changed_total", "Positions whose values changed", ["chain"], registry=r
