@@ -16,7 +16,6 @@ from aiohttp import web
 
 from . import __version__
 from .chain.linker import Linker
-from .chain.listener import node_of
 from .chain.reader import ChainReader
 from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name, make_endpoint
 from .chain.since import logs_since
@@ -163,11 +162,6 @@ class _Chain:
             max_in_flight=settings.rpc_in_flight,
             per_s=settings.rpc_calls_per_s,
         )
-        # Heads are asked for node by node: which of them says what decides whom to believe.
-        self.nodes = {
-            node_of(url): ChainReader(self.name, [make_endpoint(url, timeout_s=timeout_s)], metrics)
-            for url in sorted(urls, key=lambda url: url.startswith("http"))  # of one node's two, HTTP
-        }
         self.source = ChainSource(
             chain_id=chain_id,
             name=self.name,
@@ -178,7 +172,9 @@ class _Chain:
             connect_timeout_s=timeout_s,
             metrics=metrics,
             linker=Linker(),
-            nodes=self.nodes,
+            # Heads are asked for node by node: which of them says what decides whom to believe.
+            nodes=self.reader.nodes(),
+            heard=self.reader.saw,
             finality_every_blocks=_FINALITY_EVERY_BLOCKS,
         )
         # What is kept of another deployment is of no use: it knows other positions by the same ids.
@@ -232,15 +228,14 @@ class _Chain:
 
     def following(self) -> dict[str, Any]:
         """Return how the head is followed: what is announced, what is final, and where each node is."""
-        finality = self.source.finality
         report: dict[str, Any] = {
             "behindBlocks": self.runner.behind_blocks,
             "subscriptions": self.source.subscriptions,
             "nodes": {node: place.value for node, place in self.source.places().items()},
+            "endpoints": self.reader.describe(),
         }
-        for name, header in (("safe", finality.safe), ("finalized", finality.finalized)):
-            if header is not None:
-                report[name] = {"number": header.number, "hash": header.hash}
+        for tag, header in self.source.tags.items():
+            report[tag] = {"number": header.number, "hash": header.hash}
         return report
 
     def _describe(self, kind: str, factory: str, manager: str, code_hash: str, staker: str | None) -> None:
@@ -384,7 +379,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         for chain in chains:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await asyncio.gather(*(reader.close() for reader in (chain.reader, *chain.nodes.values())))
+                    await chain.reader.close()
         if store is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):

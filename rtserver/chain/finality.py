@@ -1,18 +1,21 @@
 """What the chain calls safe and finalized, asked for beside the blocks.
 
-Its calls are no part of a block's: one round trip of two calls (`eth_getBlockByNumber` with "finalized" and with
-"safe"; purpose "finality" in the metrics) at most every `every_blocks` blocks and every five seconds, so an eighth
+Its calls are no part of a block's: one round trip of two calls (`eth_getBlockByNumber` with "safe" and with
+"finalized"; purpose "finality" in the metrics) at most every `every_blocks` blocks and every five seconds, so an eighth
 of a call a block. A node that knows no such tags is asked a hundred times less often.
 """
 
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
 from ..domain.chain import Header
 from ..domain.errors import BlockGone, PermanentError, RetryableError
+from ..obs.metrics import Metrics
 from .decode import header_of
 from .reader import ChainReader
 
@@ -20,6 +23,7 @@ __all__ = ["Finality"]
 
 log = structlog.get_logger(__name__)
 
+_TAGS: Final = ("safe", "finalized")
 _AT_MOST_EVERY_S: Final = 5.0
 _UNKNOWN_FACTOR: Final = 100
 
@@ -31,6 +35,7 @@ class Finality:
         name: The chain's name in logs.
         reader: Where they are asked for.
         every_blocks: After how many blocks they are asked for again; 0 never asks.
+        metrics: Where their heights are shown.
         clock: Monotonic seconds.
     """
 
@@ -40,6 +45,7 @@ class Finality:
         name: str,
         reader: ChainReader,
         every_blocks: int,
+        metrics: Metrics,
         at_most_every_s: float = _AT_MOST_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,8 +57,13 @@ class Finality:
         self._asked_number: int | None = None
         self._asked_at = float("-inf")
         self._factor = 1
-        self.finalized: Header | None = None
-        self.safe: Header | None = None
+        self.tags: dict[str, Header] = {}
+        for tag in _TAGS:
+            metrics.tagged.labels(name, tag).set_function(partial(self._number, tag))
+
+    def _number(self, tag: str) -> float:
+        block = self.tags.get(tag)
+        return math.nan if block is None else block.number
 
     def is_due(self, head: Header) -> bool:
         """Return whether it is time to ask."""
@@ -76,10 +87,8 @@ class Finality:
         """
         self._asked_number, self._asked_at = head.number, self._clock()
         try:
-            answers = await self._reader.request(
-                [("eth_getBlockByNumber", [tag, False]) for tag in ("finalized", "safe")], "finality"
-            )
-            finalized, safe = (None if answer is None else header_of(answer) for answer in answers)
+            answers = await self._reader.request([("eth_getBlockByNumber", [tag, False]) for tag in _TAGS], "finality")
+            blocks = [None if answer is None else header_of(answer) for answer in answers]
         except (BlockGone, PermanentError) as error:
             self._factor = _UNKNOWN_FACTOR
             log.info("no finality from this node", chain=self._name, error=str(error))
@@ -88,19 +97,14 @@ class Finality:
             log.debug("finality not readable", chain=self._name, error=str(error))
             return
         self._factor = 1
-        self.finalized = _newer(self.finalized, finalized, is_ours)
-        self.safe = _newer(self.safe, safe, is_ours)
+        for tag, block in zip(_TAGS, blocks, strict=True):
+            known = self.tags.get(tag)
+            if block is not None and is_ours(block) and (known is None or block.number >= known.number):
+                self.tags[tag] = block
 
     def unwind(self, ancestor: int | None) -> None:
         """Forget what a reorganisation undid; None stands for everything."""
-        for name in ("finalized", "safe"):
-            known: Header | None = getattr(self, name)
-            if known is not None and (ancestor is None or known.number > ancestor):
-                setattr(self, name, None)
+        for tag, known in list(self.tags.items()):
+            if ancestor is None or known.number > ancestor:
+                del self.tags[tag]
                 self._asked_number = None
-
-
-def _newer(known: Header | None, answer: Header | None, is_ours: Callable[[Header], bool]) -> Header | None:
-    if answer is None or not is_ours(answer) or (known is not None and answer.number < known.number):
-        return known
-    return answer

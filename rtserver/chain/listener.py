@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -21,9 +20,9 @@ from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import BlockHash
 from ..obs.metrics import Metrics
 from .heads import stream_heads
-from .rpc import endpoint_name
+from .rpc import endpoint_name, node_of
 
-__all__ = ["HeadListener", "HeadReader", "node_of"]
+__all__ = ["HeadListener", "HeadReader"]
 
 log = structlog.get_logger(__name__)
 
@@ -50,12 +49,6 @@ _RETRY_SHARE: Final = 1 / 20
 _POLL_SHARE: Final = 1 / 7.5
 _POLL_MIN_S: Final = 0.2
 _POLL_MAX_S: Final = 4.0
-
-
-def node_of(url: str) -> str:
-    """Return what two endpoints of one node have in common: host and port."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
 @dataclass(slots=True)
@@ -118,6 +111,7 @@ class HeadListener:
         # When a node last announced a head, and when an endpoint last had a subscription; monotonic seconds.
         self._announced_at: dict[str, float] = {}
         self._alive_at: dict[str, float] = {}
+        metrics.subscriptions.labels(name).set_function(lambda: len(self._open))
         self._highest = 0
         self._retry = asyncio.Event()
         self._subscribed = asyncio.Event()

@@ -13,16 +13,17 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from ..domain.chain import Header, Log
-from ..domain.errors import BlockGone, PermanentError, RetryableError
+from ..domain.errors import BlockGone
 from ..domain.ids import Address, BlockHash
 from ..obs.metrics import Metrics
 from ..protocols.base import Call, LogFilter
 from .calls import call_all
 from .decode import MalformedAnswer, header_of, log_of
 from .endpoints.member import Member
-from .endpoints.pool import EndpointPool
+from .endpoints.pool import EndpointPool, members_of
 from .endpoints.watch import watch, watch_once
 from .evm_batch import RAN_OUT, Way, decode_answer, encode_call
+from .headers import HeaderReader
 from .history import Pieces
 from .refusals import Refusal
 from .rpc import Endpoint, Request, RpcError, TransportError
@@ -42,8 +43,8 @@ _UNDECIDED: Final = (Refusal.UNKNOWN_BLOCK, Refusal.PRUNED)
 _TOO_MUCH: Final = (Refusal.TOO_MANY, Refusal.TOO_LARGE, Refusal.TOO_WIDE)
 
 
-class ChainReader:
-    """Reads of one chain.
+class ChainReader(HeaderReader):
+    """All reads of one chain.
 
     Args:
         chain: The chain's name in logs and metrics.
@@ -62,10 +63,9 @@ class ChainReader:
         max_in_flight: int = 32,
         per_s: float | None = None,
     ) -> None:
+        members = members_of(chain, endpoints, metrics, max_in_flight=max_in_flight, per_s=per_s)
+        super().__init__(EndpointPool(chain, members, metrics, on_calls=self._count))
         self._chain = chain
-        self._pool = EndpointPool(
-            chain, endpoints, metrics, max_in_flight=max_in_flight, per_s=per_s, on_calls=self._count
-        )
         # How each endpoint batches calls, by its name; found out by `probe`, or at its first read after that.
         self.ways: dict[str, Way] = {}
         self.calls_sent = 0
@@ -85,38 +85,23 @@ class ChainReader:
         """Return the state of every endpoint for an operator; nothing in it is secret."""
         return self._pool.describe()
 
+    def nodes(self) -> dict[str, HeaderReader]:
+        """Return a reader of headers for each node (host and port): what it says, whatever the others say.
+
+        They share the endpoints' connections, limits and health.
+        """
+        pools: dict[str, list[Member]] = {}
+        for member in self._pool.members:
+            pools.setdefault(member.node, []).append(member)
+        return {node: HeaderReader(self._pool.part(members)) for node, members in pools.items()}
+
     def saw(self, node: str, header: Header) -> None:
-        """Note a head that a subscription to a node (host and port) announced."""
+        """Note a head that a subscription to a node (host and port) announced, or that it answered."""
         self._pool.know(header)
         for member in self._pool.members:
-            if member.node == node:
-                self._pool.saw(member, header)
-
-    def polls(self) -> Mapping[str, Callable[[], Awaitable[Header]]]:
-        """Return a way to ask each node (host and port) for its own head, whatever the others say."""
-        polls: dict[str, Callable[[], Awaitable[Header]]] = {}
-        for member in self._pool.members:
-            polls.setdefault(member.node, partial(self._latest_of, member))
-        return polls
-
-    async def _latest_of(self, member: Member) -> Header:
-        """Return an endpoint's head. Raises RetryableError."""
-        (answer,) = await self._pool.send(member, [("eth_getBlockByNumber", ["latest", False])], "head")
-        if isinstance(answer, RpcError):
-            raise answer
-        if answer is None:
-            raise RetryableError("the node has no latest block")
-        header = header_of(answer)
-        self._pool.saw(member, header)
-        return header
-
-    async def _send(self, member: Member, requests: Sequence[Request], purpose: str) -> list[Any]:
-        """Return all results of one endpoint; raises the first refusal."""
-        answers = await self._pool.send(member, requests, purpose)
-        refusal = next((answer for answer in answers if isinstance(answer, RpcError)), None)
-        if refusal is not None:
-            raise refusal
-        return answers
+            # What is behind its HTTP may be another machine: that has a block once it has answered with it.
+            if member.node == node and member.is_socket:
+                member.health.saw(header)
 
     async def request(self, requests: Sequence[Request], purpose: str) -> list[Any]:
         """Return the results of requests, from the first endpoint that answers all of them.
@@ -140,41 +125,6 @@ class ChainReader:
             return int(answer, 16)
         except (TypeError, ValueError) as error:
             raise MalformedAnswer(f"chain id: {answer!r:.60}") from error
-
-    async def latest(self) -> Header:
-        """Return the node's head."""
-        return await self._pool.ask(self._latest_of, "head")
-
-    async def header(self, block_hash: BlockHash) -> Header | None:
-        """Return a header by hash, None where no endpoint has it."""
-
-        async def attempt(member: Member) -> Header:
-            (answer,) = await self._send(member, [("eth_getBlockByHash", [block_hash, False])], "head")
-            if answer is None:
-                raise BlockGone(f"{member.name} does not have block {block_hash}")
-            return header_of(answer)
-
-        try:
-            found = await self._pool.ask(attempt, "head", block=block_hash)
-        except (BlockGone, PermanentError):
-            return None
-        self._pool.know(found)
-        return found
-
-    async def headers(self, first: int, last: int) -> list[Header]:
-        """Return the headers of a range of heights, oldest first; those that the node doesn't have are left out."""
-        requests: list[Request] = [("eth_getBlockByNumber", [hex(number), False]) for number in range(first, last + 1)]
-        if not requests:
-            return []
-
-        async def attempt(member: Member) -> list[Header]:
-            answers = await self._send(member, requests, "head")
-            return [header_of(answer) for answer in answers if answer is not None]
-
-        found = await self._pool.ask(attempt, "head")
-        for header in found:
-            self._pool.know(header)
-        return found
 
     # --- logs -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ this module in an error or a log, since URLs carry keys: endpoints go by `name`.
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -33,13 +32,13 @@ __all__ = [
     "WsEndpoint",
     "endpoint_name",
     "make_endpoint",
+    "node_of",
 ]
 
 Request = tuple[str, list[Any]]
 
 # One answer may carry a block's logs of many pools, or hundreds of reads.
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
-_SECRET_PATH: Final = re.compile(r"[^/]{12,}")
 # An endpoint that refused a batch is asked again after this: it may have been a bad moment, or one bad node of
 # many behind a balancer. Doubled at each refusal up to the second.
 _BATCH_AGAIN_S: Final = 60.0
@@ -98,13 +97,17 @@ class RpcError(PermanentError):
         return self.kind in (Refusal.UNKNOWN_BLOCK, Refusal.PRUNED)
 
 
-def endpoint_name(url: str) -> str:
-    """Return a URL without what may be a secret: no user, no query, no long path parts."""
+def node_of(url: str) -> str:
+    """Return what two endpoints of one node have in common: host and port."""
     parts = urlsplit(url)
     host = parts.hostname or "?"
-    port = f":{parts.port}" if parts.port else ""
-    path = _SECRET_PATH.sub("…", parts.path.rstrip("/"))
-    return f"{parts.scheme}://{host}{port}{path}"
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{parts.port}" if parts.port else host
+
+
+def endpoint_name(url: str) -> str:
+    """Return a URL without what may be a secret: scheme, host and port, as keys stand in paths of any length."""
+    return f"{urlsplit(url).scheme}://{node_of(url)}"
 
 
 class Endpoint(Protocol):

@@ -18,8 +18,9 @@ from ..domain.ids import BlockHash, ChainId
 from ..obs.metrics import Metrics
 from .finality import Finality
 from .linker import MAX_UNDO_BLOCKS, Gap, Linker, Next, Reorg, TooDeep, Verdict
-from .listener import HeadListener, HeadReader, node_of
+from .listener import HeadListener, HeadReader
 from .reader import ChainReader
+from .rpc import node_of
 from .voices import Move, Place, Proposal, Voices
 
 __all__ = ["ChainSource"]
@@ -59,6 +60,7 @@ class ChainSource:
             head that they named. By default `reader` is asked, as the one node that there is.
         patience_s: See `voices`; by default two silences and at least two seconds.
         finality_every_blocks: How often finality is asked for; 0 never.
+        heard: Told of each head, and of the node that said it.
         clock: Monotonic seconds.
     """
 
@@ -76,9 +78,11 @@ class ChainSource:
         nodes: Mapping[str, HeadReader] | None = None,
         patience_s: float | None = None,
         finality_every_blocks: int = 0,
+        heard: Callable[[str, Header], None] = lambda node, header: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain_id = chain_id
+        self._heard = heard
         self._clock = clock
         self._name = name
         self._reader = reader
@@ -105,7 +109,9 @@ class ChainSource:
             confirmed_at=lambda: self.confirmed_at,
             metrics=metrics,
         )
-        self.finality = Finality(name=name, reader=reader, every_blocks=finality_every_blocks, clock=clock)
+        self.finality = Finality(
+            name=name, reader=reader, every_blocks=finality_every_blocks, metrics=metrics, clock=clock
+        )
         self._finality_due = asyncio.Event()
         self._arrived = asyncio.Event()
         # Heads that could not be linked: when to try again, and how long to wait after that.
@@ -130,6 +136,11 @@ class ChainSource:
         return self._voices.announced(self._clock())
 
     @property
+    def tags(self) -> Mapping[str, Header]:
+        """Return the newest blocks that the nodes call "safe" and "finalized", where known."""
+        return self.finality.tags
+
+    @property
     def subscriptions(self) -> int:
         """Return how many subscriptions are open; with none, heads are polled."""
         return self._listener.subscriptions
@@ -151,6 +162,7 @@ class ChainSource:
     def hear(self, node: str, header: Header) -> None:
         """Note what a node says its head is."""
         now = self._clock()
+        self._heard(node, header)
         place = self._voices.hear(node, header, now)
         if place is Place.HEAD:
             self.confirmed_at = now
@@ -333,7 +345,7 @@ class ChainSource:
             if head is None or not self.finality.is_due(head):
                 continue
             await self.finality.ask(head, self._is_ours)
-            finalized = self.finality.finalized
+            finalized = self.finality.tags.get("finalized")
             if finalized is not None:
                 # Below it nothing is ever undone: its journal is not needed.
                 self.forgotten += self._linker.settle(finalized.hash)

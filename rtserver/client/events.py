@@ -13,7 +13,7 @@ from ..domain.errors import ClientError
 from ..wire.messages import BlockRefMessage, HeadMessage, RollbackMessage
 
 __all__ = [
-    "Beat", "BlockUpdate", "Connected", "Disconnected", "Event", "Failed", "Finalized", "Mismatch", "Stats", "Update",
+    "Beat", "BlockUpdate", "Connected", "Disconnected", "Event", "Failed", "Mismatch", "Stats", "Update",
 ]  # fmt: skip
 
 
@@ -81,15 +81,6 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finalized:
-    """A block that can't be reorganised any more."""
-
-    chain_id: int
-    number: int
-    hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """The server lives; `heads` say whether its chains do (`age_ms`)."""
 
@@ -118,7 +109,7 @@ class Failed:
     error: ClientError
 
 
-Event: TypeAlias = Update | BlockUpdate | Connected | Disconnected | Finalized | Beat | Mismatch | Failed
+Event: TypeAlias = Update | BlockUpdate | Connected | Disconnected | Beat | Mismatch | Failed
 
 
 @dataclass(slots=True)

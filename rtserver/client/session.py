@@ -44,8 +44,7 @@ from ..wire.messages import (
     Welcome,
     decode_server,
 )
-from ..wire.messages import Finalized as FinalizedMessage
-from .events import Beat, BlockUpdate, Connected, Event, Failed, Finalized, Mismatch, Stats, Update
+from .events import Beat, BlockUpdate, Connected, Event, Failed, Mismatch, Stats, Update
 from .outbox import Outbox
 from .replica import Replica, Verdict, change_of
 from .roster import MAX_HELD, Phase, Roster, Watch
@@ -195,8 +194,6 @@ class Session:
                 return []
             case Block():
                 return self._on_block(message, now)
-            case FinalizedMessage():
-                return [Finalized(chain_id=message.chain_id, number=message.number, hash=message.hash)]
             case Heartbeat():
                 return self._on_heartbeat(message, now)
             case ErrorMessage():

@@ -27,6 +27,7 @@ from .ports import Pricer
 __all__ = ["EngineCore", "head_object"]
 
 _HEAD_KEY: Final = "head"
+_NO_TAGS: Final[Mapping[str, Header]] = {}
 
 
 def head_object(header: Header) -> JsonObject:
@@ -52,6 +53,8 @@ class EngineCore:
         self._open_owners: dict[Address, str] = {}
         # What was told of claims, by channel: books tell them whole, channels change.
         self._claims: dict[str, State] = {}
+        # What the `head:` channel shows.
+        self._heads: State = {}
 
     # --- wishes ---------------------------------------------------------------------------------------
 
@@ -190,22 +193,38 @@ class EngineCore:
 
     # --- changes --------------------------------------------------------------------------------------
 
-    def evaluate(self, header: Header, rollback: Rollback | None, *, is_new_head: bool) -> BlockUpdate:
-        """Return everything that changed since the last evaluation, and the channels that became ready."""
+    def evaluate(
+        self,
+        header: Header,
+        rollback: Rollback | None,
+        *,
+        is_new_head: bool,
+        tags: Mapping[str, Header] = _NO_TAGS,
+    ) -> BlockUpdate:
+        """Return everything that changed since the last evaluation, and the channels that became ready.
+
+        Args:
+            header: The head.
+            rollback: What is to be told of a reorganisation.
+            is_new_head: Whether the head moved since the last evaluation.
+            tags: The newest blocks that the nodes call "safe" and "finalized", where known.
+        """
         update = BlockUpdate(chain_id=self._chain_id, header=header, rollback=rollback, is_new_head=is_new_head)
         repriced = self._pricer.update(self._books.values(), header)
         for kind, book in self._books.items():
             self._distribute(kind, book, book.evaluate(self._pricer.prices, repriced, header.timestamp), update)
         head_name = f"head:{self._chain_id}"
-        if is_new_head and head_name in self._open:
-            update.changes[head_name] = Change(patch={_HEAD_KEY: head_object(header)})
+        heads = self._heads_at(header, tags)
+        if (moved_heads := diff(self._heads, heads)) and head_name in self._open:
+            update.changes[head_name] = moved_heads
+        self._heads = heads
         prices_name = PricesChannel(self._chain_id).name
         moved = self._pricer.take_change()
         if moved and prices_name in self._open:
             update.changes[prices_name] = moved
         for name, channel in list(self._opening.items()):
             try:
-                state = self._state(channel, header)
+                state = self._state(channel)
             except ClientError as error:
                 self.unwant(channel)
                 update.refused[name] = error
@@ -217,6 +236,16 @@ class EngineCore:
                 update.opened[name] = state
         return update
 
+    def _heads_at(self, header: Header, tags: Mapping[str, Header]) -> State:
+        heads = {_HEAD_KEY: head_object(header)}
+        for tag, block in tags.items():
+            if block.number <= header.number:
+                heads[tag] = head_object(block)
+            elif tag in self._heads:
+                # Of a head that is not told yet: nobody is shown what is above the head.
+                heads[tag] = self._heads[tag]
+        return heads
+
     def _register(self, name: str, channel: Channel, state: State) -> None:
         if isinstance(channel, PositionChannel):
             self._open_positions[channel.protocol][channel.token_id] = name
@@ -225,11 +254,11 @@ class EngineCore:
         elif isinstance(channel, RewardsChannel):
             self._claims[name] = state
 
-    def _state(self, channel: Channel, header: Header) -> State | None:
+    def _state(self, channel: Channel) -> State | None:
         """Return a channel's whole state, None while something of it is unread."""
         match channel:
             case HeadChannel():
-                return {_HEAD_KEY: head_object(header)}
+                return self._heads
             case PricesChannel():
                 return self._pricer.state()
             case PositionChannel():

@@ -1,6 +1,6 @@
 """What the engine needs from the world, declared by itself; app joins the pieces."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ..domain.chain import ChainEvent, Header, Log
@@ -41,6 +41,10 @@ class Source(Protocol):
     @property
     def announced(self) -> Header | None:
         """Return the highest block that a node says there is."""
+
+    @property
+    def tags(self) -> Mapping[str, Header]:
+        """Return the newest blocks that the nodes call "safe" and "finalized", where known."""
 
     async def start(self) -> Header:
         """Return the head to begin with."""

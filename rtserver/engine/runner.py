@@ -292,7 +292,7 @@ class ChainRunner:
 
     def _publish(self, head: Header, started: float) -> None:
         is_new = self._head is None or self._head.hash != head.hash
-        update = self._core.evaluate(head, self._gone.rollback(), is_new_head=is_new)
+        update = self._core.evaluate(head, self._gone.rollback(), is_new_head=is_new, tags=self._source.tags)
         self._gone = Gone()
         self._unpublished = False
         self._head = head

@@ -27,6 +27,10 @@ class Metrics:
         self.rpc_latency = Histogram(
             "rtserver_rpc_seconds", "JSON-RPC round trips", ["chain"], buckets=_LATENCY_S, registry=r
         )
+        self.subscriptions = Gauge(
+            "rtserver_subscriptions", "Open subscriptions to new heads; with none, heads are polled", ["chain"],
+            registry=r,
+        )  # fmt: skip
         endpoint = ["chain", "endpoint"]
         self.endpoint_requests = Counter(
             "rtserver_endpoint_calls_total", "JSON-RPC calls sent to an endpoint", endpoint, registry=r
@@ -51,6 +55,28 @@ class Metrics:
         )
         self.endpoint_in_flight = Gauge(
             "rtserver_endpoint_in_flight", "Messages that an endpoint has not answered yet", endpoint, registry=r
+        )
+        self.endpoint_view = Gauge(
+            "rtserver_endpoint_view",
+            "How an endpoint's chain is to ours: 0 unknown, 1 the same, 2 behind, 3 another fork",
+            endpoint,
+            registry=r,
+        )
+        self.endpoint_error_rate = Gauge(
+            "rtserver_endpoint_error_ratio", "Share of an endpoint's last messages that were not answered", endpoint,
+            registry=r,
+        )  # fmt: skip
+        self.endpoint_success_age = Gauge(
+            "rtserver_endpoint_success_age_seconds", "Time since an endpoint's last answer", endpoint, registry=r
+        )
+        self.endpoint_rests = Gauge(
+            "rtserver_endpoint_rests_seconds", "For how much longer an endpoint is left alone", endpoint, registry=r
+        )
+        self.endpoint_budget = Gauge(
+            "rtserver_endpoint_budget_calls",
+            "Calls that may be asked of an endpoint at once now; infinite without a rate",
+            endpoint,
+            registry=r,
         )
         self.hedges = Counter(
             "rtserver_hedges_total",
@@ -80,6 +106,12 @@ class Metrics:
             "rtserver_head_behind_blocks", "Blocks that nodes announced and that were not published yet", ["chain"],
             registry=r,
         )  # fmt: skip
+        self.tagged = Gauge(
+            "rtserver_tagged_number",
+            "Height of the newest block that the nodes call safe, and finalized",
+            ["chain", "tag"],
+            registry=r,
+        )
         self.tracked = Gauge("rtserver_tracked", "What is tracked", ["chain", "kind"], registry=r)
         self.recomputed = Counter(
             "rtserver_positions_changed_total", "Positions whose values changed", ["chain"], registry=r

@@ -183,8 +183,8 @@ def plain_lines(update: Update) -> Sequence[str]:
     if update.change is not None:
         lines += [f"  - {key}" for key in update.change.remove]
     if update.channel.startswith("head:"):
-        heads = (str(entry.get("timestamp")) for entry in update.state.values())
-        return [f"{lines[0]} timestamp {' '.join(heads)}"]
+        tags = [f"{tag} {entry.get('number')}" for tag, entry in update.state.items() if tag != "head"]
+        return [" ".join([lines[0], *tags, f"timestamp {update.state.get('head', {}).get('timestamp')}"])]
     shown = view.rows if update.change is None else [view.rows[index] for index in sorted(view.marks)]
     if view.columns == POSITION_COLUMNS:
         for token_id, pair, fee, ticks, state, amounts, value, fees in shown:

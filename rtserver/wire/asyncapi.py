@@ -56,7 +56,7 @@ _CHANNELS: Final = """A client's copy of a channel is a map of keys to JSON obje
 | `rewards:{chainId}:{address}` | `protocol:token` of each token that the owner can claim from staking |
 | `pool:{chainId}:{address}` | the pool |
 | `prices:{chainId}` | the token's address |
-| `head:{chainId}` | `head` |
+| `head:{chainId}` | `head`, and where the nodes know them `safe` and `finalized` |
 
 A change covers `(prev, seq]` and applies iff its `epoch` and `prev` are the copy's own; else send `resync`.
 Frames are text, one JSON object each, not compressed. Integers over 2^53 are decimal strings; there are no floats."""

@@ -15,7 +15,6 @@ from .messages import (
     Bye,
     ChangeMessage,
     ErrorMessage,
-    Finalized,
     HeadMessage,
     Heartbeat,
     Pong,
@@ -121,7 +120,6 @@ EXAMPLES: Final[Mapping[type[msgspec.Struct], tuple[msgspec.Struct, ...]]] = {
         Block(chain_id=31337, block=_NEXT, changes=[_CHANGE]),
         Block(chain_id=31337, block=_OTHER, changes=[_CORRECTION], rollback=_ROLLBACK),
     ),
-    Finalized: (Finalized(chain_id=31337, number=56, hash=_hash("9")),),
     Heartbeat: (Heartbeat(time=1_700_000_135_000, heads=_HEADS, seqs={_CHANNEL: 43}, checksums={_CHANNEL: 7}),),
     ErrorMessage: (
         ErrorMessage(code=ErrorCode.BAD_CHANNEL, message="chain 2 is not served here; served are 31337", id=5),

@@ -7,7 +7,7 @@ import msgspec
 
 __all__ = [
     "Auth", "Block", "BlockRefMessage", "Bye", "ChangeMessage", "ClientId", "ClientMessage", "ErrorMessage",
-    "Finalized", "HeadMessage", "Heartbeat", "Pong", "Refresh", "Resync", "RollbackMessage", "RollbackTo",
+    "HeadMessage", "Heartbeat", "Pong", "Refresh", "Resync", "RollbackMessage", "RollbackTo",
     "ServerMessage", "Snapshot", "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "Welcome", "decode_client",
     "decode_server", "encode",
 ]  # fmt: skip
@@ -177,14 +177,6 @@ class Block(_Server, tag="block"):
     rollback: RollbackMessage | None = None
 
 
-class Finalized(_Server, tag="finalized"):
-    """A block that can't be reorganised any more."""
-
-    chain_id: int
-    number: int
-    hash: str
-
-
 class Heartbeat(_Server, tag="heartbeat"):
     """The socket lives; `ageMs` says whether the chains do; `seqs` reveals a lost last message, and `checksums`,
     each of a channel's state at its seq, one that was changed on the way. Not every channel has one each time."""
@@ -212,7 +204,7 @@ class Bye(_Server, tag="bye"):
     after_ms: int = 0
 
 
-ServerMessage = Welcome | Snapshot | Subscribed | Unsubscribed | Block | Finalized | Heartbeat | ErrorMessage | Bye
+ServerMessage = Welcome | Snapshot | Subscribed | Unsubscribed | Block | Heartbeat | ErrorMessage | Bye
 
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _server_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)

@@ -11,7 +11,7 @@ from typing import Any
 
 from faults.proxy import FaultProxy
 
-from rtserver.chain.listener import node_of
+from rtserver.chain.headers import HeaderReader
 from rtserver.chain.reader import ChainReader
 from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.lab import Lab
@@ -42,14 +42,13 @@ async def proxies(*nodes: AnvilNode) -> AsyncIterator[list[FaultProxy]]:
 
 
 @asynccontextmanager
-async def nodes_of(*urls: str) -> AsyncIterator[Mapping[str, ChainReader]]:
+async def nodes_of(*urls: str) -> AsyncIterator[Mapping[str, HeaderReader]]:
     """Return a reader for each node."""
-    readers = {node_of(url): ChainReader("one", [HttpEndpoint(url, timeout_s=2.0)], Metrics()) for url in urls}
+    reader = ChainReader("one", [HttpEndpoint(url, timeout_s=2.0) for url in urls], Metrics())
     try:
-        yield readers
+        yield reader.nodes()
     finally:
-        for reader in readers.values():
-            await reader.close()
+        await reader.close()
 
 
 async def mine_other(node: AnvilNode, count: int = 1) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from rtserver.chain.voices import Place
 from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market
 from rtserver.demo.toolchain import Toolchain
+from rtserver.protocols.channels import HeadChannel
 
 from .following import PATIENCE_S, SILENCE_S, head_of, mine_other, nodes_of, proxies, twin
-from .world import World, open_world
+from .world import CHAIN, World, open_world
 
 PUSH = "eth_subscription"
 
@@ -435,9 +436,7 @@ async def test_what_is_final_is_known_and_leaves_the_journal(lab: Lab) -> None:
                 await world.settled()
             assert front.methods["eth_getBlockByNumber"] - asked <= 2 * (16 // 4 + 1), "two calls every four blocks"
             await front.asked("eth_getBlockByNumber", asked + 2 * 4)
-            finalized, safe = world.source.finality.finalized, world.source.finality.safe
-            assert finalized is not None
-            assert safe is not None
+            finalized, safe = world.source.tags["finalized"], world.source.tags["safe"]
             assert world.source.window[0] == finalized
             assert finalized.number < safe.number < world.source.window[-1].number
             # Down to what is final, a reorganisation is one; below it everything is read anew.
@@ -454,6 +453,39 @@ async def test_what_is_final_is_known_and_leaves_the_journal(lab: Lab) -> None:
             assert (await world.fresh()).states == world.keeper.states
 
 
+async def test_what_is_final_is_told_with_the_head(lab: Lab) -> None:
+    """In the head's channel and in its sequence; it goes where the chain goes back behind it."""
+    market = await market_of(lab, 62)
+    async with proxies(lab.node) as (front,):
+        final = Final([await head_of(lab.node)])
+        front.add(final, "eth_getBlockByNumber")
+        async with followed(lab, front, silence_s=5.0, finality_every_blocks=1) as world:
+            world.source.finality._at_most_every_s = 0.0
+            channel = HeadChannel(CHAIN)
+            await world.open(channel)
+            told: dict[str, list[int]] = {"safe": [], "finalized": []}
+            for _ in range(12):
+                asked = front.methods["eth_getBlockByNumber"]
+                await market.step()
+                final.headers.append(await head_of(lab.node))
+                await world.settled()
+                state = world.keeper.states[channel.name]
+                for tag, numbers in told.items():
+                    if tag in state:
+                        block = await lab.node.rpc("eth_getBlockByNumber", [hex(int(str(state[tag]["number"]))), False])
+                        assert (state[tag]["hash"], state[tag]["parentHash"]) == (block["hash"], block["parentHash"])
+                        numbers.append(int(block["number"], 16))
+                await front.asked("eth_getBlockByNumber", asked + 2)
+            for numbers in told.values():
+                assert len(set(numbers)) > 5
+                assert numbers == sorted(numbers)
+            assert told["finalized"][-1] < told["safe"][-1] < lab.head.number
+            await lab.node.rpc("anvil_reorg", [10, []])
+            await lab.catch_up()
+            await world.settled()
+            assert world.keeper.states[channel.name].keys() == {"head"}, "what was final is gone, and nothing new known"
+
+
 async def test_a_node_without_finality_is_asked_rarely(lab: Lab) -> None:
     market = await market_of(lab, 61)
     async with proxies(lab.node) as (front,):
@@ -466,4 +498,4 @@ async def test_a_node_without_finality_is_asked_rarely(lab: Lab) -> None:
                 await world.settled()
             asked = [call for call in front.calls if call.method == "eth_getBlockByNumber" and call.params[0] == "safe"]
             assert len(asked) == 1
-            assert world.source.finality.finalized is None
+            assert not world.source.tags

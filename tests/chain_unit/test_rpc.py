@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rtserver.chain.rpc import Endpoint, HttpEndpoint, RpcError, TransportError, WsEndpoint, endpoint_name
+from rtserver.chain.rpc import Endpoint, HttpEndpoint, RpcError, TransportError, WsEndpoint, endpoint_name, node_of
 
 from .scripted_node import Refusal, ScriptedNode, scripted_node
 
@@ -29,9 +29,16 @@ async def endpoint(request: pytest.FixtureRequest, node: ScriptedNode) -> AsyncI
 
 
 def test_names_hold_no_secret() -> None:
-    assert endpoint_name("wss://user:pass@eth.example/v3/0123456789abcdef0123?key=1") == "wss://eth.example/v3/…"
+    assert endpoint_name("wss://user:pass@eth.example/v3/0123456789abcdef0123?key=1") == "wss://eth.example"
+    assert endpoint_name("https://eth.example/short") == "https://eth.example", "keys may be short"
     assert endpoint_name("http://127.0.0.1:8545") == "http://127.0.0.1:8545"
-    assert endpoint_name("http://[::1]:8545/") == "http://::1:8545"
+    assert endpoint_name("http://[::1]:8545/") == "http://[::1]:8545"
+
+
+def test_two_endpoints_of_one_node_have_its_host_and_port_in_common() -> None:
+    assert node_of("ws://[::1]:8545/key") == node_of("http://user@[::1]:8545") == "[::1]:8545"
+    assert node_of("wss://eth.example/v3/key") == node_of("https://eth.example/v2") == "eth.example"
+    assert node_of("http://eth.example:1") != node_of("http://eth.example:2")
 
 
 async def test_one_request_is_no_batch(node: ScriptedNode, endpoint: Endpoint) -> None:

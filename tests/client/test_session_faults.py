@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtserver.client.events import BlockUpdate, Failed, Finalized
+from rtserver.client.events import BlockUpdate, Failed
 from rtserver.client.roster import Phase
 from rtserver.client.session import ANSWER_TIMEOUT_S
 
@@ -169,9 +169,7 @@ def test_more_fields_than_known_are_passed_over(wire: Wire, told: Told) -> None:
     assert len(wire.say({**message, "mood": "good"})) == 1
 
 
-def test_finalized_and_bye(wire: Wire) -> None:
-    (event,) = wire.say({"type": "finalized", "chainId": 1, "number": 9, "hash": "0x9"})
-    assert event == Finalized(chain_id=1, number=9, hash="0x9")
+def test_bye(wire: Wire) -> None:
     assert wire.say({"type": "bye", "code": 4001, "reconnect": True, "afterMs": 700}) == []
     assert wire.session.bye is not None and wire.session.bye.after_ms == 700
     wire.session.disconnected(wire.now)

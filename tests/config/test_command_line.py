@@ -102,7 +102,7 @@ def test_mistakes_end_with_status_2_and_a_sentence(
 def test_a_node_that_does_not_answer_is_named_without_its_key() -> None:
     done = _run("serve", "--rpc", "http://127.0.0.1:9/0123456789abcdefSECRET")
     assert done.returncode == 2
-    assert "http://127.0.0.1:9/…: asked for its chain id, got no answer" in done.stderr
+    assert "http://127.0.0.1:9: asked for its chain id, got no answer" in done.stderr
     assert "Traceback" not in done.stderr
     assert "SECRET" not in done.stderr
 

@@ -83,6 +83,10 @@ def channels_of(chain_id: int) -> list[Channel]:
     ]
 
 
+# How far behind the head a block is called safe, and finalized.
+_SAFE, _FINAL = 2, 5
+
+
 class ChainModel:
     """One chain: its tree, its head, and the histories known so far (a position's fees are null before)."""
 
@@ -136,14 +140,19 @@ class ChainModel:
         """Return a channel's state at a block from nothing but the block; None if there is no such channel."""
         match channel:
             case HeadChannel():
-                header = block.header
+                line = block.line(_FINAL + 1)
+                tagged = {"head": line[0], "safe": line[min(_SAFE, len(line) - 1)]}
+                # Not known of a young chain: the key comes later, and goes with a reorganisation to before it.
+                if len(line) > _FINAL:
+                    tagged["finalized"] = line[-1]
                 return {
-                    "head": {
-                        "number": header.number,
-                        "hash": header.hash,
-                        "parentHash": header.parent_hash,
-                        "timestamp": header.timestamp,
+                    tag: {
+                        "number": one.number,
+                        "hash": one.hash,
+                        "parentHash": one.header.parent_hash,
+                        "timestamp": one.header.timestamp,
                     }
+                    for tag, one in tagged.items()
                 }
             case PricesChannel() | RewardsChannel():
                 return None  # nothing here has a price, and nothing is staked

@@ -83,6 +83,8 @@ def test_a_pool_is_its_fields_and_a_head_is_a_line() -> None:
     assert view_of(pool).rows == (("tick", "5"), ("price", "–"), ("token0", "A"))
     head = update_of({"head": {"number": 1234, "timestamp": 99}}, channel="head:1")
     assert [line.split()[-2:] for line in plain_lines(head)] == [["timestamp", "99"]]
+    final = update_of({**head.state, "finalized": {"number": 1200, "timestamp": 55}}, channel="head:1")
+    assert [line.split()[-4:] for line in plain_lines(final)] == [["finalized", "1200", "timestamp", "99"]]
 
 
 def test_a_table_shows_text_as_text() -> None:

@@ -40,7 +40,6 @@ SERVER: list[m.ServerMessage] = [
         changes=[],
         rollback=m.RollbackMessage(to=m.RollbackTo(number=4, hash="0xaa"), dropped=["0xab"]),
     ),
-    m.Finalized(chain_id=1, number=3, hash="0x"),
     m.Heartbeat(time=1, heads={"1": HEAD}, seqs={"c": 4}),
     m.ErrorMessage(code="rate", message="slow", retry_after_ms=5),
     m.Bye(code=4001, reconnect=True, after_ms=100),

@@ -4,6 +4,7 @@ throttled-py's costs 4 µs a call, which would do, but counts in whole tokens an
 clock, and says how long to wait only when it refuses; this one is told the time, and asked before it is used.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -27,18 +28,25 @@ class Budget:
         self._at = clock()
 
     @property
-    def is_limited(self) -> bool:
-        """Return whether there is a rate at all."""
-        return self._per_s is not None
+    def per_s(self) -> float | None:
+        """Return the rate in tokens a second; None is no limit."""
+        return self._per_s
+
+    @property
+    def left(self) -> float:
+        """Return how many tokens there are now, below 0 in debt; infinitely many without a rate."""
+        if self._per_s is None:
+            return math.inf
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        return self._tokens
 
     def wait_s(self, tokens: float = 1.0) -> float:
         """Return for how many seconds these tokens are not to be had."""
         if self._per_s is None:
             return 0.0
-        now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
-        self._at = now
-        missing = min(tokens, self._burst) - self._tokens
+        missing = min(tokens, self._burst) - self.left
         return missing / self._per_s if missing > 0 else 0.0
 
     def take(self, tokens: float = 1.0) -> None:

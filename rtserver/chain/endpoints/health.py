@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,7 +14,7 @@ __all__ = ["Health", "View"]
 
 # Weight of the newest value: an endpoint that turns bad shows it within ten calls.
 _NEWEST: Final = 0.2
-# Latencies kept for the 95th percentile, by purpose: enough for three values above it.
+# Latencies kept for the 95th percentile, by purpose and of all: enough for three values above it.
 _KEPT: Final = 64
 # Fewer say nothing of a tail.
 _ENOUGH: Final = 16
@@ -50,11 +50,12 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._latency: dict[str, _Latency] = {}
+        self._last_s: deque[float] = deque(maxlen=_KEPT)
         self.error_rate = 0.0
         self.in_flight = 0
         self.head: Header | None = None
         self.view = View.UNKNOWN
-        self.last_success_at: float | None = None
+        self._last_success_at: float | None = None
         self.last_error: str | None = None
         self.is_failing = False
         self._rests_until = 0.0
@@ -62,7 +63,7 @@ class Health:
 
     def succeeded(self, purpose: str, seconds: float) -> None:
         """Note an answer and how long it took."""
-        self.last_success_at = self._clock()
+        self._last_success_at = self._clock()
         self.is_failing = False
         self.error_rate -= _NEWEST * self.error_rate
         known = self._latency.get(purpose)
@@ -70,21 +71,17 @@ class Health:
             known = self._latency[purpose] = _Latency(seconds, deque(maxlen=_KEPT))
         known.mean_s += _NEWEST * (seconds - known.mean_s)
         known.last.append(seconds)
+        self._last_s.append(seconds)
         known.count += 1
         # Sorting 64 numbers at every answer would be a tenth of what an answer costs.
         if known.count % 8 == 0 and len(known.last) >= _ENOUGH:
-            known.p95_s = sorted(known.last)[math.ceil(0.95 * len(known.last)) - 1]
+            known.p95_s = _quantile(sorted(known.last), 0.95)
 
     def failed(self, kind: str) -> None:
         """Note that there was no answer."""
         self.is_failing = True
         self.last_error = kind
         self.error_rate += _NEWEST * (1 - self.error_rate)
-
-    def mean_s(self, purpose: str) -> float | None:
-        """Return the moving average of how long answers take."""
-        known = self._latency.get(purpose)
-        return None if known is None else known.mean_s
 
     def pace(self) -> int:
         """Return a rough class of speed, by looks at it alone, as these are alike everywhere: doubled is one more."""
@@ -97,6 +94,16 @@ class Health:
         """Return how long all but a twentieth of the last answers took; None while there are too few."""
         known = self._latency.get(purpose)
         return None if known is None else known.p95_s
+
+    def latency_s(self) -> tuple[float, float] | None:
+        """Return the median and the 95th percentile of the last answers of all kinds; None before the first."""
+        last = sorted(self._last_s)
+        return (_quantile(last, 0.5), _quantile(last, 0.95)) if last else None
+
+    @property
+    def last_success_s(self) -> float | None:
+        """Return for how long there was no answer; None where there never was one."""
+        return None if self._last_success_at is None else self._clock() - self._last_success_at
 
     # --- rests ----------------------------------------------------------------------------------------
 
@@ -114,6 +121,11 @@ class Health:
     def saw(self, head: Header) -> None:
         """Note the newest block that it has told of; it may go back."""
         self.head = head
+
+    def reached(self, block: Header) -> None:
+        """Note that it answered from a block: it is at least so high."""
+        if self.head is None or block.number > self.head.number:
+            self.head = block
 
     def lacked(self, height: int | None, for_s: float = _BEHIND_S) -> None:
         """Note that it did not have a block that another endpoint has; it is asked last for so long."""
@@ -140,3 +152,8 @@ class Health:
         if height is not None and self.head is not None and self.head.number >= height:
             return False
         return self._clock() < self._behind_until
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the least value that this share of all does not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1]

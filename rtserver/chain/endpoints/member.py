@@ -1,16 +1,16 @@
 """One endpoint in the pool: every message to it goes through here, and leaves what is known of it behind."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ...obs.metrics import Metrics
-from ..rpc import BusyError, Endpoint, Request, TransportError
+from ..rpc import BusyError, Endpoint, Request, TransportError, node_of
 from .breaker import Breaker
 from .budget import Budget
-from .health import Health
+from .health import Health, View
 
 __all__ = ["Member"]
 
@@ -20,6 +20,7 @@ _REST_MAX_S: Final = 60.0
 # Longer waits for a slot or for the budget are told as what they are: too many calls.
 _MAX_WAIT_S: Final = 5.0
 _BREAKER_NUMBER: Final = {"closed": 0, "half-opened": 1, "opened": 2}
+_VIEW_NUMBER: Final = {View.UNKNOWN: 0, View.SAME: 1, View.BEHIND: 2, View.OTHER: 3}
 
 
 class Member:
@@ -48,10 +49,8 @@ class Member:
     ) -> None:
         self.endpoint = endpoint
         self.name = name
-        parts = urlsplit(endpoint.name)
-        # What two endpoints of one node have in common.
-        self.node = parts.netloc
-        self.is_socket = parts.scheme.startswith("ws")
+        self.node = node_of(endpoint.name)
+        self.is_socket = endpoint.name.startswith("ws")
         self.health = Health(clock)
         self.breaker = Breaker(name, clock)
         self.budget = Budget(per_s, max(per_s or 0.0, 1.0), clock)
@@ -59,6 +58,7 @@ class Member:
         self.pins_by_hash = True
         self._clock = clock
         self._slots = asyncio.Semaphore(max_in_flight)
+        self._max_in_flight = max_in_flight
         self._rest_s = _REST_S
         self._metrics = metrics
         self._chain = chain
@@ -69,8 +69,13 @@ class Member:
         metrics.endpoint_breaker.labels(*labels).set_function(lambda: _BREAKER_NUMBER[self.breaker.state])
         metrics.endpoint_in_flight.labels(*labels).set_function(lambda: self.health.in_flight)
         metrics.endpoint_head.labels(*labels).set_function(
-            lambda: float("nan") if self.health.head is None else self.health.head.number
+            lambda: math.nan if self.health.head is None else self.health.head.number
         )
+        metrics.endpoint_view.labels(*labels).set_function(lambda: _VIEW_NUMBER[self.health.view])
+        metrics.endpoint_error_rate.labels(*labels).set_function(lambda: self.health.error_rate)
+        metrics.endpoint_success_age.labels(*labels).set_function(lambda: _or_nan(self.health.last_success_s))
+        metrics.endpoint_rests.labels(*labels).set_function(lambda: self.health.rests_s)
+        metrics.endpoint_budget.labels(*labels).set_function(lambda: self.budget.left)
 
     @property
     def is_full(self) -> bool:
@@ -79,7 +84,7 @@ class Member:
 
     async def send(self, requests: Sequence[Request], purpose: str) -> list[Any]:
         """Return each request's result, or its RpcError in its place. Raises TransportError."""
-        if self.budget.is_limited:
+        if self.budget.per_s is not None:
             await self._pace(len(requests))
         async with self._slots:
             health = self.health
@@ -139,21 +144,28 @@ class Member:
 
     def describe(self) -> dict[str, Any]:
         """Return its state for an operator; nothing in it is secret."""
-        health = self.health
-        purpose = max(("block", "head", "load", "probe"), key=lambda each: health.p95_s(each) or -1.0)
+        health, budget = self.health, self.budget
+        median_s, p95_s = health.latency_s() or (None, None)
         return {
             "name": self.name,
             "breaker": self.breaker.state,
             "view": health.view.value,
             "head": None if health.head is None else health.head.number,
-            "meanMs": _ms(health.mean_s("block") or health.mean_s("head") or health.mean_s("probe")),
-            "p95Ms": _ms(health.p95_s(purpose)),
+            "p50Ms": _ms(median_s),
+            "p95Ms": _ms(p95_s),
             "errorRate": round(health.error_rate, 3),
             "lastError": health.last_error,
-            "lastSuccessMsAgo": None if health.last_success_at is None else _ms(self._clock() - health.last_success_at),
-            "inFlight": health.in_flight,
+            "successAgeMs": _ms(health.last_success_s),
             "restsMs": _ms(health.rests_s),
+            "inFlight": health.in_flight,
+            "maxInFlight": self._max_in_flight,
+            "callsPerS": budget.per_s,
+            "callsLeft": None if budget.per_s is None else math.floor(budget.left),
         }
+
+
+def _or_nan(seconds: float | None) -> float:
+    return math.nan if seconds is None else seconds
 
 
 def _ms(seconds: float | None) -> float | None:

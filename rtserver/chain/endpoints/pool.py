@@ -25,7 +25,7 @@ from ..rpc import BusyError, Endpoint, Request, RpcError, TransportError
 from .health import View
 from .member import Member
 
-__all__ = ["Attempt", "EndpointPool"]
+__all__ = ["Attempt", "EndpointPool", "members_of"]
 
 T = TypeVar("T")
 Attempt = Callable[[Member], Awaitable[T]]
@@ -59,9 +59,48 @@ class _Round(Generic[T]):
     attempt: Attempt[T]
     purpose: str
     block: BlockHash | None
+    is_ours: bool = True
     tried: list[Member] = field(default_factory=list)
     lacking: list[Member] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+
+
+def members_of(
+    chain: str,
+    endpoints: Sequence[Endpoint],
+    metrics: Metrics,
+    *,
+    max_in_flight: int = _MAX_IN_FLIGHT,
+    per_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Member]:
+    """Return the endpoints of one chain with their limits, in the same order.
+
+    Args:
+        chain: The chain's name in metrics.
+        endpoints: What answers.
+        metrics: Where calls are counted.
+        max_in_flight: Outstanding messages an endpoint.
+        per_s: Calls a second an endpoint; None is no limit.
+        clock: Monotonic seconds.
+    """
+    members: list[Member] = []
+    for endpoint in endpoints:
+        again = sum(member.endpoint.name == endpoint.name for member in members)
+        # Two keys of one provider look alike without the keys.
+        name = f"{endpoint.name}#{again + 1}" if again else endpoint.name
+        members.append(
+            Member(
+                endpoint,
+                name=name,
+                chain=chain,
+                metrics=metrics,
+                max_in_flight=max_in_flight,
+                per_s=per_s,
+                clock=clock,
+            )
+        )
+    return members
 
 
 class EndpointPool:
@@ -69,10 +108,8 @@ class EndpointPool:
 
     Args:
         chain: The chain's name in logs and metrics.
-        endpoints: In order of preference; HTTP goes before WebSocket all the same.
+        members: In order of preference; HTTP goes before WebSocket all the same.
         metrics: Where calls are counted.
-        max_in_flight: Outstanding messages an endpoint.
-        per_s: Calls a second an endpoint; None is no limit.
         patience_s: After this long an unanswered question is not asked again.
         on_calls: Told of every message for somebody's question how many calls it holds.
         clock: Monotonic seconds.
@@ -81,11 +118,9 @@ class EndpointPool:
     def __init__(
         self,
         chain: str,
-        endpoints: Sequence[Endpoint],
+        members: Sequence[Member],
         metrics: Metrics,
         *,
-        max_in_flight: int = _MAX_IN_FLIGHT,
-        per_s: float | None = None,
         patience_s: float = _PATIENCE_S,
         on_calls: Callable[[int], None] = lambda count: None,
         clock: Callable[[], float] = time.monotonic,
@@ -94,23 +129,7 @@ class EndpointPool:
         self._metrics = metrics
         self._patience_s = patience_s
         self._clock = clock
-        self.members: list[Member] = []
-        for endpoint in endpoints:
-            names = [member.endpoint.name for member in self.members]
-            again = names.count(endpoint.name)
-            # Two keys of one provider look alike without the keys.
-            name = f"{endpoint.name}#{again + 1}" if again else endpoint.name
-            self.members.append(
-                Member(
-                    endpoint,
-                    name=name,
-                    chain=chain,
-                    metrics=metrics,
-                    max_in_flight=max_in_flight,
-                    per_s=per_s,
-                    clock=clock,
-                )
-            )
+        self.members = list(members)
         self._seconds = metrics.rpc_latency.labels(chain)
         self._hedges = 1.0
         self._may_hedge = len({member.node for member in self.members}) > 1
@@ -119,6 +138,10 @@ class EndpointPool:
         self._on_calls = on_calls
         # Retries are counted by us; the library's own hooks would log each and count them in a global registry.
         stamina.instrumentation.set_on_retry_hooks(())
+
+    def part(self, members: Sequence[Member]) -> "EndpointPool":
+        """Return a pool of some of these endpoints, with questions of its own and the limits and health of them all."""
+        return EndpointPool(self._chain, members, self._metrics, patience_s=self._patience_s, clock=self._clock)
 
     # --- what is known of the chain -------------------------------------------------------------------
 
@@ -168,7 +191,13 @@ class EndpointPool:
         return answers
 
     async def ask(
-        self, attempt: Attempt[T], purpose: str, *, block: BlockHash | None = None, may_hedge: bool = True
+        self,
+        attempt: Attempt[T],
+        purpose: str,
+        *,
+        block: BlockHash | None = None,
+        is_ours: bool = True,
+        may_hedge: bool = True,
     ) -> T:
         """Return the first good answer.
 
@@ -176,6 +205,7 @@ class EndpointPool:
             attempt: Asks one endpoint; may be called for several, two at a time.
             purpose: For metrics, and for what is slow for this kind of question.
             block: The block that the question is pinned to.
+            is_ours: Whether it is of our chain: then who has it is on our chain, too, and who has not lags or is not.
             may_hedge: Whether a second endpoint may be asked while the first is slow.
 
         Raises:
@@ -187,7 +217,7 @@ class EndpointPool:
         self._hedges = min(self._hedges + _HEDGE_SHARE, _HEDGE_BURST)
         give_up_at = self._clock() + self._patience_s
         try:
-            return await self._round(attempt, purpose, block, may_hedge)
+            return await self._round(_Round(attempt, purpose, block, is_ours), may_hedge)
         except ChainUnavailable as error:
             failure = error
         rounds = stamina.retry_context(
@@ -204,7 +234,7 @@ class EndpointPool:
                     # Was made above: the library costs 26 µs, which a question that is answered need not pay.
                     raise failure
                 self._metrics.retries.labels(self._chain).inc()
-                return await self._round(attempt, purpose, block, may_hedge)
+                return await self._round(_Round(attempt, purpose, block, is_ours), may_hedge)
         raise failure
 
     def _again_in(self, error: Exception, give_up_at: float) -> bool | float:
@@ -216,8 +246,8 @@ class EndpointPool:
             return True
         return False if self._clock() + rests_s > give_up_at else rests_s
 
-    async def _round(self, attempt: Attempt[T], purpose: str, block: BlockHash | None, may_hedge: bool) -> T:
-        made = _Round(attempt, purpose, block)
+    async def _round(self, made: _Round[T], may_hedge: bool) -> T:
+        block = made.block
         while (member := self._next(block, made.tried)) is not None:
             made.tried.append(member)
             try:
@@ -227,14 +257,14 @@ class EndpointPool:
                     answer = await self._try(member, made)
             except (RetryableError, PermanentError):
                 continue
-            if made.lacking:
+            if made.lacking and made.is_ours:
                 header = None if block is None else self._headers.get(block)
                 for other in made.lacking:
                     other.health.lacked(None if header is None else header.number)
             return answer
         raise self._verdict(made.failures, block)
 
-    async def _try(self, member: Member, made: "_Round[T]") -> T:
+    async def _try(self, member: Member, made: _Round[T]) -> T:
         """Return an endpoint's answer; note what an error says of it, and pass it on."""
         try:
             answer = await made.attempt(member)
@@ -242,11 +272,13 @@ class EndpointPool:
             made.failures.append(error)
             self._blame(member, error, made)
             raise
-        if made.block is not None:
+        if made.block is not None and made.is_ours:
             member.health.had()
             header = self._headers.get(made.block)
-            if header is not None and (self._newest is None or header.number >= self._newest.number - _RECENT_BLOCKS):
-                self._newest = header
+            if header is not None:
+                member.health.reached(header)
+                if self._newest is None or header.number >= self._newest.number - _RECENT_BLOCKS:
+                    self._newest = header
         return answer
 
     def _next(self, block: BlockHash | None, tried: Sequence[Member], *, well: bool = False) -> Member | None:
@@ -282,7 +314,7 @@ class EndpointPool:
 
     # --- a second one at the same time ----------------------------------------------------------------
 
-    async def _hedged(self, first: Member, made: "_Round[T]") -> T:
+    async def _hedged(self, first: Member, made: _Round[T]) -> T:
         slow_s = first.health.p95_s(made.purpose)
         if slow_s is None or self._hedges < 1:
             return await self._try(first, made)
@@ -305,7 +337,7 @@ class EndpointPool:
 
     # --- what an error means --------------------------------------------------------------------------
 
-    def _blame(self, member: Member, error: Exception, made: "_Round[Any]") -> None:
+    def _blame(self, member: Member, error: Exception, made: _Round[Any]) -> None:
         if isinstance(error, TransportError):
             # By endpoint it was counted where it was sent.
             self._metrics.rpc_errors.labels(self._chain, "transport").inc()

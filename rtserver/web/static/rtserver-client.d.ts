@@ -141,7 +141,6 @@ export interface Client {
   /** Hears the present status too. Returns the function that stops listening. */
   onStatus(listener: (status: Status) => void): () => void;
   onHead(listener: (head: Head & { chainId: number }) => void): () => void;
-  onFinalized(listener: (message: { chainId: number; number: number; hash: string }) => void): () => void;
   watch(channel: string, listener: (update: Update) => void, options?: WatchOptions): () => void;
   close(): void;
 }

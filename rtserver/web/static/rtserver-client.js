@@ -220,7 +220,7 @@ class Client {
   #nextId = 1;
   #heads = new Map(); // chainId → {number, hash, timestamp, ageMs, at, blockMs}
   #status = { state: "connecting", attempt: 0 };
-  #listeners = { status: new Set(), head: new Set(), finalized: new Set() };
+  #listeners = { status: new Set(), head: new Set() };
   #timers = { tick: null, retry: null, connect: null, flush: null };
   #attempt = 0;
   #lastSeen = 0;
@@ -257,7 +257,6 @@ class Client {
 
   onStatus = (listener) => this.#listen("status", listener, this.#status);
   onHead = (listener) => this.#listen("head", listener);
-  onFinalized = (listener) => this.#listen("finalized", listener);
 
   /** Watch one channel; several watchers share one subscription. Returns the function that ends this watch. */
   watch(channel, listener, { onError, mode } = {}) {
@@ -371,7 +370,6 @@ class Client {
     subscribed: (m) => this.#subscribed(m),
     block: (m) => this.#block(m),
     heartbeat: (m) => this.#heartbeat(m),
-    finalized: (m) => this.#emit("finalized", m),
     error: (m) => this.#error(m),
     bye: (m) => {
       this.#bye = m;
