@@ -7,7 +7,6 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -18,9 +17,8 @@ from . import __version__
 from .chain.linker import Linker
 from .chain.reader import ChainReader
 from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name, make_endpoint
-from .chain.since import logs_since
 from .chain.source import ChainSource
-from .config import ChainSettings, PriceSettings, Settings
+from .config import ChainSettings, PriceSettings, ProtocolSettings, Settings
 from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
 from .edge.connections import EdgeRunner
@@ -111,41 +109,40 @@ class _Chain:
         block_time_s = settings.block_time_s or (first.block_time_s if first else _DEFAULT_BLOCK_TIME_S)
         self.head_limit_s = settings.head_limit_s or max(20.0, 6 * block_time_s)
 
+        deployed = settings.protocols
+        if deployed is None:
+            deployed = tuple(
+                ProtocolSettings(
+                    kind=kind,
+                    factory=deployment.factory,
+                    position_manager=deployment.position_manager,
+                    staker=deployment.staker,
+                    first_block=deployment.first_block,
+                )
+                for kind, deployment in known.items()
+                if deployment is not None
+            )
         books = {}
+        first_blocks: dict[Address, int] = {}
         self.protocols: list[dict[str, str]] = []
         self._deployment: list[tuple[str, ...]] = []
-        if settings.protocols is not None:
-            for protocol in settings.protocols:
-                code_hash = protocol.init_code_hash
-                books[protocol.kind] = adapters()[protocol.kind].build(
-                    chain_id,
-                    Address(protocol.factory),
-                    Address(protocol.position_manager),
-                    None if code_hash is None else bytes.fromhex(code_hash[2:]),
-                    dollars,
-                    hops=hops,
-                    staker=None if protocol.staker is None else Address(protocol.staker),
-                    rewards_every_s=settings.rewards_every_s,
-                )
-                self._describe(
-                    protocol.kind, protocol.factory, protocol.position_manager, code_hash or "", protocol.staker
-                )
-        else:
-            for kind, deployment in known.items():
-                if deployment is not None:
-                    factory, manager = map(parse_address, (deployment.factory, deployment.position_manager))
-                    staker = None if deployment.staker is None else parse_address(deployment.staker)
-                    books[kind] = adapters()[kind].build(
-                        chain_id,
-                        factory,
-                        manager,
-                        None,
-                        dollars,
-                        hops=hops,
-                        staker=staker,
-                        rewards_every_s=settings.rewards_every_s,
-                    )
-                    self._describe(kind, factory, manager, "", staker)
+        for protocol in deployed:
+            manager = Address(protocol.position_manager)
+            staker = None if protocol.staker is None else Address(protocol.staker)
+            code_hash = protocol.init_code_hash
+            books[protocol.kind] = adapters()[protocol.kind].build(
+                chain_id,
+                Address(protocol.factory),
+                manager,
+                None if code_hash is None else bytes.fromhex(code_hash[2:]),
+                dollars,
+                hops=hops,
+                staker=staker,
+                rewards_every_s=settings.rewards_every_s,
+            )
+            self._describe(protocol.kind, protocol.factory, manager, code_hash or "", staker)
+            if protocol.first_block is not None:
+                first_blocks |= {contract: protocol.first_block for contract in (manager, staker) if contract}
         if not books:
             raise ConfigError(
                 f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
@@ -161,6 +158,7 @@ class _Chain:
             metrics,
             max_in_flight=settings.rpc_in_flight,
             per_s=settings.rpc_calls_per_s,
+            first_blocks=first_blocks,
         )
         self.source = ChainSource(
             chain_id=chain_id,
@@ -202,7 +200,6 @@ class _Chain:
                 core=core,
                 books=books,
                 reader=self.reader,
-                logs_since=partial(logs_since, self.reader),
                 window=lambda: self.source.window,
                 reopen=hub.reopen,
                 go_on=hub.go_on,

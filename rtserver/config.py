@@ -114,6 +114,8 @@ class ProtocolSettings(BaseModel):
     init_code_hash: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{64}$")] | None = None
     # The contract in which positions are staked (v3-staker); those it holds belong to who deposited them.
     staker: AddressText | None = None
+    # None of these contracts is older: their past is read from here on. Default: known, or found out if it matters.
+    first_block: Annotated[int, Field(ge=0)] | None = None
 
 
 class FeedSettings(BaseModel):

@@ -1,15 +1,12 @@
 """Headers of a chain, over all its endpoints or over those of one node. Never decides which head is followed."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from ..domain.chain import Header
 from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..domain.ids import BlockHash
 from .decode import header_of
 from .endpoints.member import Member
 from .endpoints.pool import EndpointPool
-from .rpc import Request, RpcError
+from .rpc import Request
 
 __all__ = ["HeaderReader"]
 
@@ -24,14 +21,6 @@ class HeaderReader:
     def __init__(self, pool: EndpointPool) -> None:
         self._pool = pool
 
-    async def _send(self, member: Member, requests: Sequence[Request], purpose: str) -> list[Any]:
-        """Return all results of one endpoint; raises the first refusal."""
-        answers = await self._pool.send(member, requests, purpose)
-        refusal = next((answer for answer in answers if isinstance(answer, RpcError)), None)
-        if refusal is not None:
-            raise refusal
-        return answers
-
     async def latest(self) -> Header:
         """Return the newest block that an endpoint has.
 
@@ -41,7 +30,7 @@ class HeaderReader:
         """
 
         async def attempt(member: Member) -> Header:
-            (answer,) = await self._send(member, [("eth_getBlockByNumber", ["latest", False])], "head")
+            (answer,) = await self._pool.results(member, [("eth_getBlockByNumber", ["latest", False])], "head")
             if answer is None:
                 raise RetryableError("the node has no latest block")
             header = header_of(answer)
@@ -58,7 +47,7 @@ class HeaderReader:
         """
 
         async def attempt(member: Member) -> Header:
-            (answer,) = await self._send(member, [("eth_getBlockByHash", [block_hash, False])], "head")
+            (answer,) = await self._pool.results(member, [("eth_getBlockByHash", [block_hash, False])], "head")
             if answer is None:
                 raise BlockGone(f"{member.name} does not have block {block_hash}")
             return header_of(answer)
@@ -83,7 +72,7 @@ class HeaderReader:
             return []
 
         async def attempt(member: Member) -> list[Header]:
-            answers = await self._send(member, requests, "head")
+            answers = await self._pool.results(member, requests, "head")
             return [header_of(answer) for answer in answers if answer is not None]
 
         found = await self._pool.ask(attempt, "head")

@@ -11,7 +11,8 @@ from .rpc import RpcError
 
 __all__ = ["Pieces"]
 
-_SPLIT = (Refusal.TOO_WIDE, Refusal.TOO_MANY, Refusal.TOO_LARGE)
+# Words that are not known are most likely about the range, too: there is little else to refuse.
+_SPLIT = (Refusal.TOO_WIDE, Refusal.TOO_MANY, Refusal.TOO_LARGE, Refusal.OTHER)
 
 
 @dataclass(slots=True)
@@ -21,12 +22,16 @@ class Pieces:
     Args:
         first: The first block that was not answered yet.
         last: The last one.
+        size: How many blocks are asked for at a time now.
+        limit: How many may be, by the provider's words.
+        asked: How many pieces were answered or refused.
     """
 
     first: int
     last: int
     size: int = 0
     limit: int | None = None
+    asked: int = 0
 
     def __post_init__(self) -> None:
         self.size = max(self.last - self.first + 1, 1)
@@ -42,11 +47,17 @@ class Pieces:
 
     def answered(self) -> None:
         """Note that the piece was answered."""
+        self.asked += 1
         self.first += self.size
         self.size = 2 * self.size if self.limit is None else min(2 * self.size, self.limit)
 
+    def begin(self, first: int) -> None:
+        """Leave out what is before a block."""
+        self.first = max(self.first, first)
+
     def refused(self, error: RpcError) -> bool:
         """Note a refusal; return whether a smaller piece is worth a try."""
+        self.asked += 1
         first, last = self.next()
         blocks = last - first + 1
         if error.kind not in _SPLIT or blocks == 1:

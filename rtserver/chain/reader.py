@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from ..domain.chain import Header, Log
+from ..domain.chain import BlockRef, Header, Log
 from ..domain.errors import BlockGone
 from ..domain.ids import Address, BlockHash
 from ..obs.metrics import Metrics
@@ -24,7 +24,7 @@ from .endpoints.pool import EndpointPool, members_of
 from .endpoints.watch import watch, watch_once
 from .evm_batch import RAN_OUT, Way, decode_answer, encode_call
 from .headers import HeaderReader
-from .history import Pieces
+from .past import PastLogs
 from .refusals import Refusal
 from .rpc import Endpoint, Request, RpcError, TransportError
 
@@ -40,6 +40,7 @@ _MAX_FILTER_ADDRESSES: Final = 1000
 _ECHO: Final = Address("0x" + "0" * 39 + "4")
 _FAILS: Final = Address("0x" + "0" * 39 + "6")
 _UNDECIDED: Final = (Refusal.UNKNOWN_BLOCK, Refusal.PRUNED)
+_NOTHING_KNOWN: Final[Mapping[Address, int]] = {}
 _TOO_MUCH: Final = (Refusal.TOO_MANY, Refusal.TOO_LARGE, Refusal.TOO_WIDE)
 
 
@@ -52,6 +53,7 @@ class ChainReader(HeaderReader):
         metrics: Where calls are counted.
         max_in_flight: Outstanding messages an endpoint.
         per_s: Calls a second an endpoint; None is no limit.
+        first_blocks: Contracts' first blocks, where known: their past begins there.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class ChainReader(HeaderReader):
         *,
         max_in_flight: int = 32,
         per_s: float | None = None,
+        first_blocks: Mapping[Address, int] = _NOTHING_KNOWN,
     ) -> None:
         members = members_of(chain, endpoints, metrics, max_in_flight=max_in_flight, per_s=per_s)
         super().__init__(EndpointPool(chain, members, metrics, on_calls=self._count))
         self._chain = chain
+        self._past = PastLogs(chain, self._pool, first_blocks)
         # How each endpoint batches calls, by its name; found out by `probe`, or at its first read after that.
         self.ways: dict[str, Way] = {}
         self.calls_sent = 0
@@ -114,7 +118,7 @@ class ChainReader(HeaderReader):
         """
 
         async def attempt(member: Member) -> list[Any]:
-            return await self._send(member, requests, purpose)
+            return await self._pool.results(member, requests, purpose)
 
         return await self._pool.ask(attempt, purpose)
 
@@ -159,7 +163,7 @@ class ChainReader(HeaderReader):
         """Return one block's logs; the addresses are halved until the provider takes them."""
         by = block if isinstance(block, dict) else {"fromBlock": block, "toBlock": block}
         try:
-            (answer,) = await self._send(member, [("eth_getLogs", [_log_query(wanted, by)])], "block")
+            (answer,) = await self._pool.results(member, [("eth_getLogs", [_log_query(wanted, by)])], "block")
         except RpcError as error:
             if error.kind not in _TOO_MUCH or len(wanted.addresses) < 2:
                 raise
@@ -172,51 +176,31 @@ class ChainReader(HeaderReader):
         return _logs_of(answer, wanted)
 
     async def history(
-        self, address: Address, topics: Sequence[Sequence[str]], until: Header, since: int = 0
+        self,
+        address: Address,
+        topics: Sequence[Sequence[str]],
+        until: Header,
+        after: BlockRef | None = None,
+        max_pieces: int | None = None,
     ) -> list[Log]:
-        """Return all past logs of an address with these topics, from one height up to and including a block.
+        """Return all past logs of a contract with these topics, oldest first, up to and including a block.
 
-        An empty place in `topics` stands for any topic.
+        In as many pieces as the provider wants; with each one, the blocks at the ends tell whose chain answered.
 
-        In as many pieces as the provider wants; with each one, the block at the end tells whose chain answered.
+        Args:
+            address: The contract.
+            topics: What is wanted of each topic; an empty place stands for any.
+            until: The last block.
+            after: The last block that is not wanted any more; the contract's whole past by default.
+            max_pieces: After so many tries it is given up.
 
         Raises:
-            BlockGone: The endpoint's block of that height is another: it lags, or follows another branch.
+            BlockGone: The endpoint's blocks of these heights are others: it lags, or follows another branch.
             HistoryPruned: No endpoint keeps logs that old.
-            PermanentError: The endpoint refuses even a single block.
+            PermanentError: The endpoint refuses even a single block, or it would take too many pieces.
+            ChainUnavailable: No endpoint answered.
         """
-        self._pool.know(until)
-        found: list[Log] = []
-        pieces = Pieces(since, until.number)
-
-        async def attempt(member: Member) -> list[Log]:
-            # Another endpoint goes on where one stopped.
-            while not pieces.is_done:
-                first, last = pieces.next()
-                query = {
-                    "address": address,
-                    "topics": [list(each) or None for each in topics],
-                    "fromBlock": hex(first),
-                    "toBlock": hex(last),
-                }
-                requests: list[Request] = [
-                    ("eth_getLogs", [query]),
-                    ("eth_getBlockByNumber", [hex(until.number), False]),
-                ]
-                try:
-                    answer, block = await self._send(member, requests, "load")
-                except RpcError as error:
-                    if not pieces.refused(error):
-                        raise
-                    continue
-                if block is None or header_of(block).hash != until.hash:
-                    raise BlockGone(f"block {until.number} is another one there")
-                found.extend(log_of(entry) for entry in _entries(answer))
-                pieces.answered()
-            return found
-
-        # Seconds long by nature: a second one at the same time would only double the load.
-        return await self._pool.ask(attempt, "history", block=until.hash, may_hedge=False)
+        return await self._past.read(address, topics, until, after, max_pieces)
 
     # --- calls ----------------------------------------------------------------------------------------
 
@@ -291,7 +275,7 @@ class ChainReader(HeaderReader):
                 member.pins_by_hash = False
         header = self._pool.known(block)
         if header is None:
-            (answer,) = await self._send(member, [("eth_getBlockByHash", [block, False])], "head")
+            (answer,) = await self._pool.results(member, [("eth_getBlockByHash", [block, False])], "head")
             if answer is None:
                 raise BlockGone(f"{member.name} does not have block {block}")
             header = header_of(answer)
@@ -302,7 +286,7 @@ class ChainReader(HeaderReader):
         return result
 
     async def _is_still(self, member: Member, header: Header) -> None:
-        (answer,) = await self._send(member, [("eth_getBlockByNumber", [hex(header.number), False])], "head")
+        (answer,) = await self._pool.results(member, [("eth_getBlockByNumber", [hex(header.number), False])], "head")
         if answer is None or header_of(answer).hash != header.hash:
             raise BlockGone(f"block {header.number} is another one at {member.name}")
 

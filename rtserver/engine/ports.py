@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from ..domain.chain import ChainEvent, Header, Log
+from ..domain.chain import BlockRef, ChainEvent, Header, Log
 from ..domain.diff import Change, State
 from ..domain.ids import Address, BlockHash
 from ..domain.update import BlockUpdate
@@ -26,8 +26,15 @@ class Reader(Protocol):
     async def logs(self, blocks: Sequence[BlockHash], wanted: LogFilter) -> list[list[Log]]:
         """Return each block's wanted logs."""
 
-    async def history(self, address: Address, topics: Sequence[Sequence[str]], until: Header) -> list[Log]:
-        """Return all past logs of an address up to a block."""
+    async def history(
+        self,
+        address: Address,
+        topics: Sequence[Sequence[str]],
+        until: Header,
+        after: BlockRef | None = None,
+        max_pieces: int | None = None,
+    ) -> list[Log]:
+        """Return all past logs of a contract after a block, or from its first one, up to another, oldest first."""
 
     async def call(self, calls: Sequence[Call], block: BlockHash, purpose: str) -> list[bytes | None]:
         """Return each static call's data at a block, None where it reverted."""

@@ -19,19 +19,21 @@ import structlog
 
 from ..domain.chain import BlockRef, Header, Log
 from ..domain.errors import ClientError, PermanentError, RetryableError
-from ..domain.ids import Address, ChainId
+from ..domain.ids import ChainId
 from ..protocols.base import Book
 from ..protocols.channels import Channel, parse_channel
 from ..store.values import CHANNELS, Checkpoint, KeptStream
 from .core import EngineCore
 from .ports import Reader
 
-__all__ = ["Loader", "LogsSince", "Resuming"]
+__all__ = ["Loader", "Resuming"]
 
 log = structlog.get_logger(__name__)
 
 # After more blocks than that an enumeration costs less than the logs: two weeks of 12 s, half a day of 0.5 s.
 MAX_AWAY_BLOCKS: Final = 100_000
+# Past this many pieces the chain has been left alone for so long that asking for its state costs less.
+_MAX_PIECES: Final = 64
 # Reads a round: nobody waits for a block yet, so far more than a load may take beside one.
 _BUDGET: Final = 4000
 # Two or three do; the runner has its own way with what takes longer.
@@ -45,13 +47,6 @@ class Loader(Protocol):
         """Return the last checkpoint, once."""
 
 
-class LogsSince(Protocol):
-    """Logs of a contract between two blocks; see chain.since."""
-
-    async def __call__(self, address: Address, topics: Sequence[str], after: BlockRef, until: BlockRef) -> list[Log]:
-        """Return the logs in (after, until], oldest first."""
-
-
 class Resuming:
     """One chain's way from a checkpoint to the head.
 
@@ -61,7 +56,6 @@ class Resuming:
         core: The engine, empty but for wishes.
         books: Its books by kind.
         reader: The chain's reads.
-        logs_since: The chain's logs by range.
         window: Returns the newest blocks of the chain as it is followed, oldest first.
         reopen: Wishes for a channel.
         go_on: Takes the streams that may go on under their epochs.
@@ -75,7 +69,6 @@ class Resuming:
         core: EngineCore,
         books: Mapping[str, Book],
         reader: Reader,
-        logs_since: LogsSince,
         window: Callable[[], Sequence[Header]],
         reopen: Callable[[Channel], None],
         go_on: Callable[[Mapping[str, KeptStream]], None],
@@ -85,7 +78,6 @@ class Resuming:
         self._core = core
         self._books = books
         self._reader = reader
-        self._logs_since = logs_since
         self._window = window
         self._reopen = reopen
         self._go_on = go_on
@@ -161,10 +153,10 @@ class Resuming:
         if common.number == head.number:
             return {}
         try:
-            logs = {
-                kind: await self._logs_since(*book.restored_topics(), common, head.ref)
-                for kind, book in self._books.items()
-            }
+            logs = {}
+            for kind, book in self._books.items():
+                contract, topics = book.restored_topics()
+                logs[kind] = await self._reader.history(contract, [topics], head, common, _MAX_PIECES)
         except PermanentError as error:
             log.warning("logs since the last run are refused: begun anew", chain=self._name, error=str(error))
             return None

@@ -130,7 +130,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDeployment:
-    """Where a protocol lives on a chain that is known by id; addresses in EIP-55 spelling."""
+    """Where a protocol lives on a chain that is known by id; addresses in EIP-55 spelling.
+
+    None of its contracts is older than `first_block`.
+    """
 
     chain_name: str
     factory: str
@@ -138,6 +141,7 @@ class KnownDeployment:
     stablecoins: tuple[str, ...]
     block_time_s: float
     staker: str | None = None
+    first_block: int | None = None
 
 
 class Builder(Protocol):

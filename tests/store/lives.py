@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from chain.world import Keeper as Sink
 from rtserver.chain.linker import Linker
 from rtserver.chain.reader import ChainReader
 from rtserver.chain.rpc import HttpEndpoint
-from rtserver.chain.since import logs_since
 from rtserver.chain.source import ChainSource
 from rtserver.demo.lab import Lab
 from rtserver.domain.ids import Address, BlockHash, ChainId
@@ -139,7 +137,7 @@ async def open_life(
     )  # fmt: skip
     streams: dict[str, KeptStream] = {}
     resuming = Resuming(
-        **common, core=core, books=books, reader=reader, logs_since=partial(logs_since, reader),
+        **common, core=core, books=books, reader=reader,
         window=lambda: source.window, reopen=lambda channel: runner.want(channel), go_on=streams.update,
     )  # fmt: skip
     memory = Memory(**common, identity="test", loader=vault, resuming=resuming, keeper=keeper)

@@ -190,6 +190,14 @@ class EndpointPool:
         self._seconds.observe(time.perf_counter() - started)
         return answers
 
+    async def results(self, member: Member, requests: Sequence[Request], purpose: str) -> list[Any]:
+        """Send to one endpoint, counted; raises TransportError, and the first refusal."""
+        answers = await self.send(member, requests, purpose)
+        refusal = next((answer for answer in answers if isinstance(answer, RpcError)), None)
+        if refusal is not None:
+            raise refusal
+        return answers
+
     async def ask(
         self,
         attempt: Attempt[T],

@@ -45,6 +45,7 @@ ADAPTER = Adapter(
             stablecoins=known.stablecoins,
             block_time_s=known.block_time_s,
             staker=known.staker,
+            first_block=known.first_block,
         )
         for chain_id, known in DEPLOYMENTS.items()
     },

@@ -15,6 +15,10 @@ class KnownChain:
 
     `staker` is the v3-staker of release 1.0.2, None on a chain for which its makers name none.
 
+    `first_block` is the factory's: all others are given its address when they are made, so none is older. Source:
+    Uniswap/v3-subgraph config/ethereum/config.json and config/polygon/config.json, startblock. Other chains' are
+    not there, or later than what others tell; too late a block would lose events, so it is found out there.
+
     `block_time_s` is the usual time between blocks; limits on silence derive from it.
     """
 
@@ -24,6 +28,7 @@ class KnownChain:
     stablecoins: tuple[str, ...]
     block_time_s: float
     staker: str | None = None
+    first_block: int | None = None
 
 
 _FACTORY: Final = "0x1F98431c8aD98523631AE4a59f267346ea31F984"
@@ -44,6 +49,7 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
         ),
         block_time_s=12,
         staker=_STAKER,
+        first_block=12_369_621,
     ),
     10: KnownChain(
         name="optimism",
@@ -77,6 +83,7 @@ DEPLOYMENTS: Final[dict[int, KnownChain]] = {
             "0xc2132D05D31c914a87C6611C10748AEb04B58e8F",  # USDT
         ),
         block_time_s=2,
+        first_block=22_757_547,
     ),
     8453: KnownChain(
         name="base",
