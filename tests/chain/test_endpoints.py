@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from faults.actions import (
@@ -64,8 +65,11 @@ async def second(plain: AnvilNode) -> AsyncIterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def reading(*urls: str, metrics: Metrics | None = None, timeout_s: float = 5.0) -> AsyncIterator[ChainReader]:
-    reader = ChainReader("test", [make_endpoint(url, timeout_s=timeout_s) for url in urls], metrics or Metrics())
+async def reading(
+    *urls: str, metrics: Metrics | None = None, timeout_s: float = 5.0, **limits: Any
+) -> AsyncIterator[ChainReader]:
+    endpoints = [make_endpoint(url, timeout_s=timeout_s) for url in urls]
+    reader = ChainReader("test", endpoints, metrics or Metrics(), **limits)
     try:
         yield reader
     finally:
@@ -126,6 +130,54 @@ async def test_a_nodes_own_reader_keeps_the_endpoints_limits(first: FaultProxy, 
         assert (await other.latest()).hash == (await reader.latest()).hash == head.hash
         assert first.requests == 0, "who rests is left alone by everybody"
         assert [endpoint["restsMs"] > 0 for endpoint in reader.describe()] == [True, False]
+
+
+async def test_no_more_is_outstanding_than_an_endpoint_allows(first: FaultProxy) -> None:
+    async with reading(first.http_url, max_in_flight=3) as reader:
+        first.add(Drop(), times=3)
+        (node,) = reader.nodes().values()
+        asking = [asyncio.ensure_future(one.latest()) for one in (reader, node) for _ in range(10)]
+        await first.asked("eth_getBlockByNumber", 3)
+        (told,) = reader.describe()
+        assert (told["inFlight"], told["maxInFlight"], first.requests) == (3, 3, 3), "the others wait for their turn"
+        for task in asking[:3]:
+            task.cancel()
+        answered = await asyncio.gather(*asking, return_exceptions=True)
+        assert [isinstance(answer, Header) for answer in answered] == [False] * 3 + [True] * 17
+        assert reader.describe()[0]["inFlight"] == 0
+
+
+async def test_no_more_is_asked_than_the_budget_allows(first: FaultProxy) -> None:
+    per_s = 100
+    async with reading(first.http_url, per_s=per_s) as reader:
+        assert reader.describe()[0]["callsPerS"] == reader.describe()[0]["callsLeft"] == per_s
+        (node,) = reader.nodes().values()
+        began = time.monotonic()
+        for _ in range(75):
+            await reader.latest()
+            await node.latest()
+        # However slow this machine is: a second's worth at once, and then the rate.
+        assert first.requests == 150 <= per_s + per_s * (time.monotonic() - began) + 1
+
+
+async def test_what_would_wait_for_the_budget_for_long_is_not_asked(first: FaultProxy, second: FaultProxy) -> None:
+    metrics = Metrics()
+    async with reading(first.http_url, metrics=metrics, per_s=2) as reader:
+        # More than a second's worth at once goes through in debt, as it could never go otherwise.
+        await reader.headers(0, 19)
+        assert reader.describe()[0]["callsLeft"] < -10
+        first.reset_counts()
+        with pytest.raises(ChainUnavailable, match="budget"):
+            await reader.latest()
+        assert first.requests == 0
+        labels = {"chain": "test", "endpoint": first.http_url, "kind": "budget"}
+        assert metrics.registry.get_sample_value("rtserver_endpoint_errors_total", labels)
+    async with reading(first.http_url, second.http_url, per_s=2) as reader:
+        await reader.headers(0, 19)
+        first.reset_counts()
+        second.reset_counts()
+        await reader.latest()
+        assert (first.requests, second.requests) == (0, 1), "who has budget left is asked"
 
 
 async def test_a_poll_brings_an_endpoint_back_that_is_out(first: FaultProxy) -> None:

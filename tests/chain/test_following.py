@@ -113,6 +113,25 @@ async def test_heads_are_polled_while_no_subscription_can_be_had(lab: Lab) -> No
         assert "eth_getBlockByNumber" not in front.methods, "heads are announced again"
 
 
+async def test_a_subscription_that_is_never_answered_holds_nothing_up(lab: Lab) -> None:
+    """The connection opens, the request for the subscription is taken, and nothing ever comes back."""
+    market = await market_of(lab, 63)
+    async with proxies(lab.node) as (front,):
+        silent = front.add(Drop(), "eth_subscribe")
+        async with followed(lab, front, connect_timeout_s=1.0, is_awaited=False) as world:
+            asked = front.methods["eth_subscribe"]
+            for _ in range(5):
+                await market.step()
+                await whole(world)
+            assert world.source.subscriptions == 0
+            await front.asked("eth_subscribe", asked + 2)
+            silent.remove()
+            await subscribed(world, 1)
+            await market.step()
+            await whole(world)
+            assert not reorgs(world)
+
+
 async def test_a_chain_without_subscriptions_is_polled(lab: Lab) -> None:
     market = await market_of(lab, 43)
     async with proxies(lab.node) as (front,), followed(lab, front, ws_urls=[], silence_s=0.2) as world:

@@ -264,10 +264,11 @@ async def open_world(
     hops: Sequence[str] = (),
     feeds: Sequence[Feed] = (),
     policy: PricePolicy | None = None,
+    is_awaited: bool = True,
     **options: Any,
 ) -> AsyncIterator[World]:
     """Run an engine on the lab's node, or on endpoints in front of it; with the staker known to it
-    or not; `options` are the source's."""
+    or not; once its subscription is open, or `is_awaited` is False; `options` are the source's."""
     metrics = Metrics()
     urls = [http] if isinstance(http, str) else http or [lab.node.http_url]
     endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=10) for url in urls]
@@ -310,7 +311,7 @@ async def open_world(
         tasks = [group.create_task(source.run()), group.create_task(runner.run())]
         try:
             await keeper.until(lambda: keeper.updates)
-            if options.get("ws_urls") != []:
+            if is_awaited and options.get("ws_urls") != []:
                 await source.subscribed()
             yield world
         finally:

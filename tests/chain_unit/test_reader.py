@@ -176,6 +176,40 @@ async def test_only_wanted_logs_come_through(nodes: tuple[ScriptedNode, Scripted
     assert [log.address for log in logs] == [wanted]
 
 
+async def test_one_blocks_logs_are_asked_for_by_fewer_contracts_where_they_are_too_many(
+    nodes: tuple[ScriptedNode, ScriptedNode], reader: ChainReader
+) -> None:
+    contracts = [Address(f"0x{index:040x}") for index in range(1, 8)]
+    asked: list[list[str]] = []
+    most = 2
+
+    def get_logs(query: dict[str, Any]) -> list[dict[str, Any]]:
+        asked.append(query["address"])
+        if len(query["address"]) > most:
+            raise Refusal(-32005, f"query returned more than {most} results")
+        return [
+            {
+                "address": address, "topics": ["0x" + "01" * 32], "data": "0x", "blockHash": query["blockHash"],
+                # As the block has them: in another order than that of the contracts.
+                "blockNumber": "0x5", "logIndex": hex(contracts.index(Address(address)) * 3 % 7),
+                "transactionHash": "0x",
+            }
+            for address in query["address"]
+        ]  # fmt: skip
+
+    nodes[0].methods["eth_getLogs"] = get_logs
+    wanted = LogFilter(frozenset(contracts), frozenset({"0x" + "01" * 32}))
+    first, second = await reader.logs([HEAD.hash, HEAD.hash], wanted)
+    assert [log.index for log in first] == list(range(7))
+    assert {log.address for log in first} == set(contracts)
+    assert second == first
+    assert max(map(len, asked[2:])) <= 7
+    most = 0
+    nodes[1].methods["eth_getLogs"] = get_logs
+    with pytest.raises(PermanentError, match="more than"):
+        await reader.logs([HEAD.hash], wanted)
+
+
 async def test_a_history_of_another_branch_is_refused(
     nodes: tuple[ScriptedNode, ScriptedNode], reader: ChainReader
 ) -> None:
