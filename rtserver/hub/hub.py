@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, cast
 
 from ..domain.chain import Header
-from ..domain.diff import EncodedPatch
+from ..domain.diff import Change, EncodedPatch
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId
 from ..domain.update import BlockUpdate
@@ -65,9 +65,9 @@ class Hub:
         catching_up = CatchingUp(self._heads, clock)
         self._laggards = Laggards(catching_up, metrics, clock)
         self._joining = Joining(self._openings, self._laggards, catching_up, limits, clock)
-        self._fan_out = FanOut(self._laggards, metrics)
-        self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
         self._sessions: dict[Session, None] = {}
+        self._fan_out = FanOut(self._sessions.keys(), self._openings.streams, self._laggards, metrics)
+        self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
         self._next_round = clock()
 
     # --- heads ----------------------------------------------------------------------------------------
@@ -110,9 +110,8 @@ class Hub:
         """Forget a session."""
         self._sessions.pop(session, None)
         self._laggards.forget(session)
-        for stream in session.joined.values():
+        for stream in list(session.joined.values()):
             self._joining.leave(session, stream)
-        session.joined.clear()
         for name in list(session.pending):
             self._openings.stop_waiting(session, name)
         self._metrics.connections.set(len(self._sessions))
@@ -198,11 +197,16 @@ class Hub:
         chain_id, header = update.chain_id, update.header
         if update.is_new_head or chain_id not in self._heads:
             self._heads.take(chain_id, header, now)
-        fragments = self._apply(update, now)
-        if update.rollback is not None and update.rollback.to is None:
-            self._begin_epochs(fragments)
-        elif fragments:
-            self._fan_out.deliver(chain_id, header, fragments, rollback_json(update.rollback), now)
+        told: list[Stream] = []
+        try:
+            self._apply(update, told, now)
+            if update.rollback is not None and update.rollback.to is None:
+                self._begin_epochs(told)
+            elif told:
+                self._fan_out.deliver(chain_id, header, told, rollback_json(update.rollback), now)
+        finally:
+            for stream in told:
+                stream.fragment = ""
         for name, state in update.opened.items():
             stream, requests = self._openings.open(name, chain_id, state, header.ref)
             for session, request_id, cursor, latest in requests:
@@ -214,32 +218,34 @@ class Hub:
             self._refuse(name, error)
         self._metrics.channels.set(len(self._openings.streams))
 
-    def _apply(self, update: BlockUpdate, now: float) -> dict[Stream, str]:
-        """Take a step into the streams; return the fragment of each that has something to tell."""
+    def _apply(self, update: BlockUpdate, told: list[Stream], now: float) -> None:
+        """Take a step into the streams; `told` takes those that have something to tell, with their fragment."""
         encode_once = Encoder()
         step = (block_tag(update.header.hash), now)
         rolled_back = update.rollback is not None
         streams, patched = self._openings.streams, update.patched
-        fragments: dict[Stream, str] = {}
+
+        def tell(stream: Stream, change: Change | None, texts: Mapping[str, EncodedPatch]) -> None:
+            stream.fragment = stream.apply(change, step, encode_once, prove=rolled_back, patched=texts)
+            told.append(stream)
+
         for name, change in update.changes.items():
             stream = streams.get(name)
             if stream is not None and (change or rolled_back):
-                texts = patched.get(name, _NO_PATCHES)
-                fragments[stream] = stream.apply(change, step, encode_once, prove=rolled_back, patched=texts)
+                tell(stream, change, patched.get(name, _NO_PATCHES))
         for name, texts in patched.items():
             stream = streams.get(name)
-            if stream is not None and stream not in fragments:
-                fragments[stream] = stream.apply(None, step, encode_once, prove=rolled_back, patched=texts)
-        apply_lone(streams, update.lone, step, fragments, prove=rolled_back)
+            if stream is not None and not stream.fragment:
+                tell(stream, None, texts)
+        apply_lone(streams, update.lone, step, told, prove=rolled_back)
         if rolled_back:
             # A rollback is one more sequenced message on every channel of the chain, changed or not.
             for stream in streams.values():
-                if stream.chain_id == update.chain_id and stream not in fragments:
-                    fragments[stream] = stream.apply(None, step, encode_once, prove=True)
+                if stream.chain_id == update.chain_id and not stream.fragment:
+                    tell(stream, None, _NO_PATCHES)
         if update.rollback is not None and update.rollback.to is not None:
-            for stream in fragments:
+            for stream in told:
                 stream.note_rollback(update.rollback)
-        return fragments
 
     def _begin_epochs(self, streams: Iterable[Stream]) -> None:
         """Begin streams anew: the chain turned deeper than anyone remembers, so nothing proves what led here."""

@@ -77,7 +77,7 @@ class Joining:
     def unsubscribe(self, session: Session, channel: Channel, request_id: RequestId) -> None:
         """Take a session off a channel. Not being on it is no error."""
         name = channel.name
-        stream = session.joined.pop(name, None)
+        stream = session.joined.get(name)
         if stream is not None:
             self.leave(session, stream)
         if name in session.pending:
@@ -104,7 +104,7 @@ class Joining:
         self, session: Session, stream: Stream, request_id: RequestId, cursor: str | None, *, latest: bool
     ) -> None:
         """Join a session to an open channel."""
-        session.joined[stream.channel] = stream
+        session.join(stream)
         (session.latest.add if latest else session.latest.discard)(stream)
         session.held.pop(stream, None)
         stream.listeners[session] = None
@@ -126,11 +126,8 @@ class Joining:
             raise ClientError("rate", text, retry_after_ms=_OWED_RETRY_MS)
 
     def leave(self, session: Session, stream: Stream) -> None:
-        """Take a session off a stream's listeners, and forget what it was owed."""
+        """Take a session off a stream."""
         stream.listeners.pop(session, None)
-        session.written.pop(stream, None)
-        session.held.pop(stream, None)
-        session.owed.pop(stream, None)
-        session.latest.discard(stream)
+        session.leave(stream)
         if not stream.listeners:
             self._openings.linger(stream.channel)

@@ -35,15 +35,15 @@ class Laggards:
     def is_lagging(self, session: Session) -> bool:
         """Return whether nothing that holds state may be written now; a full buffer begins a lag."""
         if session.lag_since is None and session.is_full():
-            self.begin(session, (), self._clock())
+            self.begin(session, self._clock())
         return session.lag_since is not None
 
-    def begin(self, session: Session, step: Collection[Stream], now: float) -> None:
-        """Let a session lag. Streams of the `step` that is on its way have moved on, but were not written."""
+    def begin(self, session: Session, now: float, *, amid_step: bool = False) -> None:
+        """Let a session lag; amid a step, streams that tell something have moved on, but nothing of it was written."""
         session.lag_since = now
         session.replied_bytes = 0
         session.written = {
-            stream: session.held.get(stream, stream.seq - 1 if stream in step else stream.seq)
+            stream: session.held.get(stream, stream.seq - 1 if amid_step and stream.fragment else stream.seq)
             for stream in session.joined.values()
         }
         session.held.clear()
@@ -89,7 +89,7 @@ class Laggards:
         """Bring a session that doesn't lag to now; with what it can't take at once it begins to."""
         left = self._catching_up.bring(session, places)
         if left:
-            self.begin(session, (), self._clock())
+            self.begin(session, self._clock())
             session.written.update(left)
 
     def tend(self, now: float) -> None:

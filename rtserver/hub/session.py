@@ -8,6 +8,7 @@ is held back the same way as soon as anything is unsent: its client wants the ne
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
 from ..wire.codes import CloseCode
@@ -19,6 +20,8 @@ __all__ = ["LAG_BYTES", "SLOW_S", "Outlet", "RequestId", "Session"]
 # A transport's buffer grows by a frame a block; 64 KiB is half a minute of a busy owner.
 LAG_BYTES: Final = 64 * 1024
 SLOW_S: Final = 15.0
+
+_CHANNEL: Final = attrgetter("channel")
 
 # What a client calls its request; every reply repeats it.
 RequestId: TypeAlias = int | str | None
@@ -54,7 +57,7 @@ class Session:
 
     __slots__ = (
         "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
-        "outlet", "owed", "pending", "replied_bytes", "send_now", "written",
+        "order", "outlet", "owed", "pending", "replied_bytes", "send_now", "written",
     )  # fmt: skip
 
     def __init__(
@@ -69,8 +72,9 @@ class Session:
         self.outlet = outlet
         self.send_now = _through(outlet) if send_now is None else send_now
         self.closing = False
-        # Channel → stream, in the order of joining.
+        # Channel → stream, in the order of joining; and in an order that doesn't depend on that, None until asked for.
         self.joined: dict[str, Stream] = {}
+        self.order: tuple[Stream, ...] | None = None
         # Channels asked for whose state is still being read → (request id, mode "latest") to answer.
         self.pending: dict[str, list[tuple[RequestId, str | None, bool]]] = {}
         # Streams joined in mode "latest", and those of them with changes held back → the seq written last.
@@ -86,6 +90,25 @@ class Session:
         # Replies written since the lag began.
         self.replied_bytes = 0
         self._on_close = on_close
+
+    def join(self, stream: Stream) -> None:
+        """Note a stream as joined."""
+        self.joined[stream.channel] = stream
+        self.order = None
+
+    def leave(self, stream: Stream) -> None:
+        """Forget a stream, and what was owed of it."""
+        self.joined.pop(stream.channel, None)
+        self.order = None
+        self.written.pop(stream, None)
+        self.held.pop(stream, None)
+        self.owed.pop(stream, None)
+        self.latest.discard(stream)
+
+    def in_order(self) -> tuple[Stream, ...]:
+        """Return the joined streams in the order that they have for every session."""
+        self.order = tuple(sorted(self.joined.values(), key=_CHANNEL))
+        return self.order
 
     def write(self, frame: bytes, now: float) -> None:
         """Write a frame, whatever is still unsent."""

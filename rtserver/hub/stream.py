@@ -68,9 +68,9 @@ class Stream:
     """
 
     __slots__ = (
-        "_crcs", "_fields", "_folded", "_head", "_key", "_merged", "_merged_at", "_newest", "_objects", "_phase",
-        "_rollbacks", "_stale", "_state", "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "listeners",
-        "seq",
+        "_crcs", "_fields", "_folded", "_key", "_lone_head", "_merged", "_merged_at", "_newest", "_objects", "_phase",
+        "_rollbacks", "_stale", "_state", "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "fragment",
+        "listeners", "seq",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +90,8 @@ class Stream:
         self._state: State = {key: dict(value) for key, value in state.items()}
         # Whoever listens; the hub's business, kept here because fan-out looks nowhere else.
         self.listeners: dict[object, None] = {}
+        # What it tells in the step that is on its way; empty between steps. The hub's business, too.
+        self.fragment = ""
         # The ring. The steps of the newest seqs, the oldest being the oldest place to resume from.
         self._steps: deque[Step] = deque([(block_tag(block_hash), clock())], RING_ENTRIES + 1)
         # Per key the text patches, (seq, fields, text), that no later one makes needless: whoever resumes gets
@@ -97,7 +99,6 @@ class Stream:
         self._texts: dict[str, list[tuple[int, int, str]]] = {}
         # Of a channel with one object, whose key this is, the newest text (and fields, 0 without one) is here; it
         # moves into the lists when a later one leaves something of it, or when someone asks.
-        self._key = next(iter(self._state), "")
         self._fields, self._newest = 0, ""
         self._objects: deque[tuple[int, Change]] = deque()
         # The seq up to which the state holds the texts: they are parsed only when someone asks for it.
@@ -112,15 +113,22 @@ class Stream:
         self._stale: set[str] = set(self._state)
         # Channels that opened together prove themselves in different blocks: all in one would be a stall.
         self._phase = crc32(channel.encode()) % _CHECKSUM_EVERY
-        self._head = self._head_of(epoch)
+        self._find_lone()
 
-    def _head_of(self, epoch: str) -> str:
-        return f'{{"channel":{orjson.dumps(self.channel).decode()},"epoch":"{epoch}","prev":'
+    def _find_lone(self) -> None:
+        """Note the key of the one object, and how a fragment that patches it begins."""
+        self._key = next(iter(self._state), "")
+        self._lone_head = f'{self._head()},"patch":{{"{self._key}":'
+
+    def _head(self) -> str:
+        # Names and keys are ours: protocols, numbers and addresses, nothing that JSON would escape.
+        return f'{{"channel":"{self.channel}","epoch":"{self.epoch}"'
 
     def begin_epoch(self, epoch: str) -> None:
         """Leave everything behind but the state: from here no change leads on from what clients hold."""
         self._fold()
-        self.epoch, self._head = epoch, self._head_of(epoch)
+        self.epoch = epoch
+        self._find_lone()
         self._steps = deque([self._steps[-1]], RING_ENTRIES + 1)
         self._texts.clear()
         self._fields, self._newest = 0, ""
@@ -233,7 +241,8 @@ class Stream:
         elif len(patched) == 1 and not prove and (seq + self._phase) % _CHECKSUM_EVERY:
             ((key, (_, text)),) = patched.items()
             return (
-                f'{self._head}{prev},"seq":{seq},"patch":{{"{key}":{text}}},"cursor":"{self.epoch}.{seq}.{step[0]}"}}'
+                f'{self._head()},"patch":{{"{key}":{text}}},"prev":{prev},"seq":{seq},'
+                f'"cursor":"{self.epoch}.{seq}.{step[0]}"}}'
             )
         prove = prove or (seq + self._phase) % _CHECKSUM_EVERY == 0
         return self._fragment(change, patched, prev, step[0], encode, prove=prove)
@@ -253,7 +262,7 @@ class Stream:
         for key, patch in change.patch.items():
             state[key].update(patch)
             stale.add(key)
-        self._key = next(iter(state), "")
+        self._find_lone()
         objects = self._objects
         objects.append((seq, Change(set=kept, patch=change.patch, remove=change.remove)))
         oldest = seq - self.seq + self._oldest()  # the step is in the ring already, its seq is not set yet
@@ -272,7 +281,6 @@ class Stream:
     ) -> str:
         body = ""
         if patched:
-            # Keys are ours: protocol names and numbers, nothing that JSON would escape.
             body = ",".join([f'"{key}":{patch[1]}' for key, patch in patched.items()])
         extra = ""
         if change is not None:
@@ -285,9 +293,8 @@ class Stream:
                 extra += f',"remove":{orjson.dumps(change.remove).decode()}'
         if body:
             extra += f',"patch":{{{body}}}'
-        if prove:
-            extra += f',"checksum":{self.checksum()}'
-        return f'{self._head}{prev},"seq":{self.seq}{extra},"cursor":"{self.epoch}.{self.seq}.{tag}"}}'
+        proof = f',"checksum":{self.checksum()}' if prove else ""
+        return f'{self._head()}{extra},"prev":{prev},"seq":{self.seq}{proof},"cursor":"{self.epoch}.{self.seq}.{tag}"}}'
 
     def _tag_at(self, seq: int) -> str | None:
         index = seq - self._oldest()
@@ -362,11 +369,11 @@ def apply_lone(
     streams: Mapping[str, Stream],
     lone: Iterable[LonePatches],
     step: Step,
-    fragments: dict[Stream, str],
+    told: list[Stream],
     *,
     prove: bool,
 ) -> None:
-    """Take a step's lone patches into their streams, and add each stream's fragment.
+    """Take a step's lone patches into their streams, and leave each its fragment.
 
     What `Stream.apply` does, for channels with one object and all of them in one loop: where a block moves every
     position, the calls and the objects between them cost more than the text.
@@ -375,11 +382,11 @@ def apply_lone(
         streams: The open ones, by channel; a patch of another channel is nobody's.
         lone: The patches.
         step: The block that the states are of afterwards.
-        fragments: Takes the fragments.
+        told: Takes the streams.
         prove: Whether the checksums have to be in them.
     """
     tag = step[0]
-    # By the seq before: the next one, its turn to prove, and what a fragment says around its patch.
+    # By the seq before: the next one, its turn to prove, and what a fragment says behind its patch.
     places: dict[int, tuple[int, int, str, str]] = {}
     for batch in lone:
         fields, lacking = batch.fields, ~batch.fields
@@ -392,7 +399,7 @@ def apply_lone(
             if place is None:
                 seq = prev + 1
                 turn = -seq % _CHECKSUM_EVERY
-                place = places[prev] = seq, turn, f'{prev},"seq":{seq},"patch":{{"', f'.{seq}.{tag}"}}'
+                place = places[prev] = seq, turn, f'}},"prev":{prev},"seq":{seq}', f'.{seq}.{tag}"}}'
             seq, turn, middle, tail = place
             known = stream._fields
             if known != fields:
@@ -403,7 +410,8 @@ def apply_lone(
             stream.seq = seq
             stream._steps.append(step)  # bounded: the oldest place falls out
             proof = f',"checksum":{stream.checksum()}' if prove or stream._phase == turn else ""
-            fragments[stream] = f'{stream._head}{middle}{stream._key}":{text}}}{proof},"cursor":"{stream.epoch}{tail}'
+            stream.fragment = f'{stream._lone_head}{text}{middle}{proof},"cursor":"{stream.epoch}{tail}'
+            told.append(stream)
 
 
 def _merge_text(run: dict[str, JsonObject], key: str, text: str) -> None:

@@ -46,10 +46,11 @@ class Pair:
             case "text" | "prove":
                 text, prove = json.dumps(patch), what == "prove"
                 said = self.one.apply(None, step, Encoder(), prove=prove, patched={KEY: (fields, text)})
-                fragments: dict[Stream, str] = {}
+                told: list[Stream] = []
                 batches = [LonePatches(fields, ["another", NAME], [text, text])]
-                apply_lone({NAME: self.many}, batches, step, fragments, prove=prove)
-                assert fragments == {self.many: said}
+                apply_lone({NAME: self.many}, batches, step, told, prove=prove)
+                assert told == [self.many]
+                assert self.many.fragment == said
             case "set" | "patch" | "nothing" | "away":
                 change = {
                     "set": Change(set={KEY: {"a": str(self.number), "c": None}}),

@@ -56,8 +56,8 @@ def _late_registration() -> Iterator[None]:
         yield
 
 
-def _lag_one_late(laggards: Laggards, session: Session, *args: Any) -> None:
-    _begin_lag(laggards, session, *args)
+def _lag_one_late(laggards: Laggards, session: Session, *args: Any, **options: Any) -> None:
+    _begin_lag(laggards, session, *args, **options)
     session.written = {stream: stream.seq for stream in session.written}
 
 
