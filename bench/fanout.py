@@ -31,6 +31,7 @@ __all__ = ["main"]
 # Between two broadcasts there is time to deliver the first: latency is not queueing. Less than the 0.2 s after
 # which a receiver counts as idle, so that all sizes are measured in the same state of their sockets.
 _SHORTEST_INTERVAL_S: Final = 0.1
+_ROUNDS: Final = 3
 
 
 def _numbers(text: str) -> list[int]:
@@ -51,7 +52,7 @@ async def _measure(options: argparse.Namespace, tell: Callable[[str], None], fol
             loader,
             clients=clients,
             sizes=options.bytes,
-            rounds=options.rounds,
+            rounds=options.rounds or _ROUNDS,
             broadcasts=options.broadcasts,
             interval_s=max(_SHORTEST_INTERVAL_S, clients * INTERVAL_S_A_CLIENT),
             folder=folder,
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.fanout", description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=_numbers, default=None, help="default 1000,5000,10000")
     parser.add_argument("--bytes", type=_numbers, default=[300, 2000], help="length of a message")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=None, help="default 3; pairs of turns in `slow`, default 8")
     parser.add_argument("--broadcasts", type=int, default=20, help="measured broadcasts a round and server")
     parser.add_argument(
         "--peers",

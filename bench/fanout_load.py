@@ -91,7 +91,7 @@ class Load:
         await self._talker.ask("reset", "reset", 10)
 
     async def wait(self, broadcasts: int, timeout_s: float) -> dict[str, Any]:
-        """Return the counts once every reading client has so many broadcasts, or time has passed.
+        """Return the counts once every client has so many broadcasts, or time has passed.
 
         Raises:
             RuntimeError: Time has passed and some are missing, or clients were lost.
@@ -109,10 +109,6 @@ class Load:
     async def drop(self) -> None:
         """Close all clients at once."""
         await self._talker.ask("drop", "dropped", 30)
-
-    async def read(self) -> None:
-        """Let the clients that did not read do so."""
-        await self._talker.ask("read", "reading", 10)
 
     async def behind(self, seq: int) -> int:
         """Return how many channels of all clients are not at this seq."""

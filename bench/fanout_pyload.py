@@ -20,7 +20,6 @@ from bench.common_ws import Frames, connect, masked_text
 __all__ = ["PyLoad"]
 
 _CHUNK: Final = 1 << 18
-_SLOW_RCVBUF: Final = 4096
 _POLL_S: Final = 0.02
 _CHANGE: Final = re.compile(rb'\{"channel":"([^"]+)","epoch":"[^"]*".*?"prev":(\d+),"seq":(\d+).*?"cursor":"([^"]+)"')
 _NAMED: Final = re.compile(rb'"channel":"([^"]+)".*?"seq":(\d+)')
@@ -33,7 +32,6 @@ _COUNTS: Final = (
 @dataclass(slots=True, eq=False)
 class _Client:
     channels: list[bytes]
-    is_slow: bool
     connection: socket.socket | None = None
     frames: Frames = field(default_factory=Frames)
     greetings: int = 0
@@ -53,10 +51,7 @@ class PyLoad:
         if options.channels:
             with open(options.channels, "rb") as file:
                 lines = [line.split() for line in file]
-        self._clients = [
-            _Client(lines[index] if index < len(lines) else [], index < options.slow)
-            for index in range(options.clients)
-        ]
+        self._clients = [_Client(lines[index] if index < len(lines) else []) for index in range(options.clients)]
         self._marker = re.compile(re.escape(options.marker.encode()) + rb"(\d+)")
         self._epoll = select.epoll()
         self._by_fd: dict[int, _Client] = {}
@@ -81,8 +76,6 @@ class PyLoad:
     def _open(self, client: _Client) -> None:
         options = self._options
         connection, rest = connect(f"ws://{options.host}:{options.port}{options.path}")
-        if client.is_slow:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_RCVBUF)
         client.connection, client.frames = connection, Frames(rest)
         client.greetings, client.is_ready = 0, False
         client.joined.clear()
@@ -117,8 +110,6 @@ class PyLoad:
         if client.greetings < self._options.greetings:
             return
         client.is_ready = True
-        if client.is_slow and client.connection is not None:
-            self._epoll.unregister(client.connection)
 
     # --- frames ---------------------------------------------------------------------------------------
 
@@ -229,12 +220,6 @@ class PyLoad:
                 for client in self._clients:
                     self._close(client)
                 _say("dropped")
-            case ["read"]:
-                for client in self._clients:
-                    if client.is_slow and client.connection is not None:
-                        self._epoll.register(client.connection, select.EPOLLIN)
-                    client.is_slow = False
-                _say("reading")
             case ["seqs", expected]:
                 seqs = [client.seqs.get(name) for client in self._clients for name in client.channels]
                 _say("seqs", channels=len(seqs), wrong=sum(1 for seq in seqs if seq != int(expected)))
@@ -248,7 +233,7 @@ class PyLoad:
             _say("open", clients=ready, lost=self._counts["lost"], seconds=seconds, error=self._error)
         if self._waiting is not None:
             wanted, until = self._waiting
-            seen = [client.broadcasts for client in self._clients if not client.is_slow]
+            seen = [client.broadcasts for client in self._clients]
             is_complete = min(seen, default=0) >= wanted
             if is_complete or self._counts["lost"] or time.monotonic() > until:
                 self._waiting = None
@@ -289,7 +274,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="bench.fanout_pyload")
     for name, default in (("host", "127.0.0.1"), ("path", "/"), ("hello", ""), ("marker", '"t":'), ("channels", "")):
         parser.add_argument(f"--{name}", default=default)
-    for name in ("port", "clients", "sources", "slow", "greetings", "in-flight"):
+    for name in ("port", "clients", "sources", "greetings", "in-flight"):
         parser.add_argument(f"--{name}", type=int, default=0)
     PyLoad(parser.parse_args()).run()
 

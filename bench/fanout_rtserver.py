@@ -131,7 +131,16 @@ class Script(Interest):
         """Carry out one of the bench's commands."""
         if command.get("do") == "stats":
             lagging = self.metrics.registry.get_sample_value("rtserver_lagging_total")
-            say("stats", loads=self.loads, lagging=lagging, channels=len(self._open), seq=self._number)
+            sessions = list(self.hub.sessions)
+            say(
+                "stats",
+                loads=self.loads,
+                lagging=lagging,
+                lagging_now=sum(session.lag_since is not None for session in sessions),
+                unsent=max((session.outlet.get_write_buffer_size() for session in sessions), default=0),
+                channels=len(self._open),
+                seq=self._number,
+            )
             return
         interval_s = float(command["interval_s"])
         started = time.monotonic()

@@ -4,11 +4,9 @@ Each scenario starts what it needs, measures, and returns its figures and a few 
 """
 
 import argparse
-import asyncio
 import json
 import random
 import statistics
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from bench.common import percentile
-from bench.common_counters import resident_kib, write_calls
+from bench.common_counters import write_calls
 from bench.fanout_contenders import FLOOR, OURS
 from bench.fanout_load import Loader
-from bench.fanout_turns import WARM_UP, Seat, open_seat
+from bench.fanout_slow import measure_slow
+from bench.fanout_turns import WARM_UP, open_seat
 
 __all__ = ["SCENARIOS", "position_channels", "write_channels"]
 
@@ -94,74 +93,6 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
     return {"scenario": "channels", "rows": rows}, "\n".join(lines)
 
 
-# --- a client that does not read --------------------------------------------------------------------------
-
-_SLOW_BYTES: Final = 2000
-# Enough for the kernel's buffers and ours: then the client lags.
-_FILL_BURSTS: Final = 200
-# Large, so that it is done long before the kernel gives the silent client up (edge/connections.py).
-_FILL_BYTES: Final = 8 * _SLOW_BYTES
-# So many in any case: both kinds of rounds start with sockets in the same state.
-_LEAST_BURSTS: Final = 8
-_CATCH_UP_S: Final = 10.0
-
-
-async def _stats(seat: Seat) -> dict[str, Any]:
-    return await seat.server.ask('{"do":"stats"}', "stats", _ANSWER_S)
-
-
-async def _slow_round(
-    loader: Loader, folder: Path, clients: int, slow: int, broadcasts: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    names = [position_channels(1)] * clients
-    async with AsyncExitStack() as stack:
-        choice = [*write_channels(folder, names), "--slow", str(slow)]
-        seat = await open_seat(stack, OURS, loader, clients, folder, options=choice)
-        filled = 0
-        while filled < _LEAST_BURSTS or (slow and filled < _FILL_BURSTS and not (await _stats(seat))["lagging"]):
-            await seat.broadcast(count=8, interval_s=0, bytes=_FILL_BYTES)
-            filled += 1
-        await seat.broadcast(count=8, interval_s=0, bytes=_SLOW_BYTES)
-        before = resident_kib(seat.server.pid)
-        report = await seat.broadcast(count=broadcasts, interval_s=0.1, bytes=_SLOW_BYTES)
-        grown = resident_kib(seat.server.pid) - before
-        stats = await _stats(seat)
-        await seat.load.read()
-        deadline = time.monotonic() + _CATCH_UP_S
-        while (behind := await seat.load.behind(stats["seq"])) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        counts = await seat.load.counts()
-    if behind or counts["gaps"] or (slow and not stats["lagging"]):
-        raise RuntimeError(f"{behind} channels behind, {counts['gaps']} gaps, {stats['lagging']} times lagging")
-    return report, {"lagging": stats["lagging"], "grown_kib": grown}
-
-
-async def _slow(options: argparse.Namespace, loader: Loader, folder: Path, tell: Tell) -> Result:
-    """Compare the others' latency with and without a client that does not read."""
-    count = (options.clients or [1000])[0]
-    p99: dict[int, list[float]] = {0: [], 1: []}
-    grown: list[int] = []
-    for index in range(options.rounds):
-        for slow in (0, 1) if index % 2 == 0 else (1, 0):
-            report, more = await _slow_round(loader, folder, count, slow, options.broadcasts)
-            p99[slow].append(report["p99_ms"])
-            if slow:
-                grown.append(more["grown_kib"])
-            tell(f"round {index + 1}, {slow} of {count} not reading: p99 {report['p99_ms']:.1f} ms")
-    without, with_one = (statistics.median(p99[slow]) for slow in (0, 1))
-    result = {
-        "scenario": "slow", "clients": count, "bytes": _SLOW_BYTES, "rounds": options.rounds,
-        "p99_ms_without": round(without, 2), "p99_ms_with": round(with_one, 2),
-        "p99_ms_rounds_without": p99[0], "p99_ms_rounds_with": p99[1],
-        "grown_kib_while_lagging": max(grown), "converged": True,
-    }  # fmt: skip
-    text = (
-        f"1 of {count} clients not reading: the others' p99 {with_one:.1f} ms, without it {without:.1f} ms\n"
-        f"the server grew by {max(grown)} KiB at most while it lagged; reading again, it had everything, without a gap"
-    )
-    return result, text
-
-
 # --- a block that moves everything ------------------------------------------------------------------------
 
 _POSITIONS: Final = 50_000
@@ -214,4 +145,4 @@ async def _full(options: argparse.Namespace, loader: Loader, folder: Path, tell:
     return result, text
 
 
-SCENARIOS: Final[dict[str, Scenario]] = {"channels": _channels, "full": _full, "slow": _slow}
+SCENARIOS: Final[dict[str, Scenario]] = {"channels": _channels, "full": _full, "slow": measure_slow}

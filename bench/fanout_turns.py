@@ -91,6 +91,7 @@ class Seat:
     contender: Contender
     server: Talker
     load: Load
+    port: int
     kib_per_connection: float
     open_s: float
 
@@ -170,7 +171,7 @@ async def open_seat(
     )
     before = resident_kib(server.pid)
     open_s = await load.open()
-    return Seat(contender, server, load, (resident_kib(server.pid) - before) / clients, open_s)
+    return Seat(contender, server, load, port, (resident_kib(server.pid) - before) / clients, open_s)
 
 
 async def _turn(seat: Seat, figures: Figures, *, count: int, interval_s: float) -> None:

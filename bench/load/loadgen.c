@@ -7,10 +7,9 @@
  *
  *   open            open every client that is closed       -> {"event":"open", ...}
  *   reset           forget all counts                      -> {"event":"reset"}
- *   wait N MS       until every reading client has N broadcasts, one was lost, or MS passed
+ *   wait N MS       until every client has N broadcasts, one was lost, or MS passed
  *                                                          -> {"event":"report", ...}
  *   drop            close everything at once, by RST       -> {"event":"dropped"}
- *   read            let the slow clients read              -> {"event":"reading"}
  *   seqs N          how many channels are not at seq N     -> {"event":"seqs", ...}
  */
 #define _GNU_SOURCE
@@ -34,7 +33,7 @@
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-enum { CURSOR_BYTES = 72, CHUNK = 1 << 18, EVENTS = 1024, MAX_BROADCASTS = 1 << 16, SLOW_RCVBUF = 4096 };
+enum { CURSOR_BYTES = 72, CHUNK = 1 << 18, EVENTS = 1024, MAX_BROADCASTS = 1 << 16 };
 enum state { CLOSED, CONNECTING, UPGRADING, OPEN };
 enum { STDIN_MARK = -1 };
 
@@ -49,7 +48,7 @@ struct channel {
 struct client {
     int fd;
     enum state state;
-    bool slow, parked, ready;
+    bool ready;
     int n_channels, joined, greetings;
     uint32_t broadcasts;
     struct channel *channels;
@@ -63,7 +62,7 @@ struct broadcast {
 };
 
 static const char *host = "127.0.0.1", *path = "/", *hello, *marker = "\"t\":";
-static int port, n_clients = 1, n_sources = 1, n_slow, wanted_greetings, in_flight_limit = 256;
+static int port, n_clients = 1, n_sources = 1, wanted_greetings, in_flight_limit = 256;
 static bool rtserver;
 static struct client *clients;
 static int epoll_fd;
@@ -73,7 +72,7 @@ static int in_flight, next_to_open, ready_clients;
 static bool is_opening, is_waiting;
 static int64_t open_started, wait_until;
 static uint32_t wait_frames;
-static int satisfied, n_reading;
+static int satisfied;
 
 /* Counts since the last reset. */
 static struct broadcast *broadcasts;
@@ -171,7 +170,7 @@ static void end(struct client *c) {
     c->in = c->out = NULL;
     c->in_size = c->in_room = c->out_size = c->out_sent = 0;
     c->state = CLOSED;
-    c->ready = c->parked = false;
+    c->ready = false;
     c->joined = c->greetings = 0;
     for (int i = 0; i < c->n_channels; i++) c->channels[i].joined = false;
 }
@@ -185,7 +184,7 @@ static void fail(struct client *c, const char *why) {
 static void start(struct client *c) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct sockaddr_in from = {.sin_family = AF_INET};
-    int one = 1, small = SLOW_RCVBUF;
+    int one = 1;
     struct linger hard = {1, 0};
     inet_pton(AF_INET, host, &to.sin_addr);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -193,7 +192,6 @@ static void start(struct client *c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     /* Closing by RST leaves no TIME_WAIT behind: the next run finds its ports free. */
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-    if (c->slow) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (n_sources > 1) {
         setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         from.sin_addr.s_addr = htonl(0x7F000001u + (uint32_t)((c - clients) % n_sources));
@@ -239,10 +237,6 @@ static void check_ready(struct client *c) {
     if (c->ready || c->joined < c->n_channels || c->greetings < wanted_greetings) return;
     c->ready = true;
     ready_clients++;
-    if (c->slow) {
-        c->parked = true;
-        watch(c, 0, EPOLL_CTL_DEL);
-    }
 }
 
 /* --- reading ------------------------------------------------------------------------------------------ */
@@ -305,7 +299,7 @@ static void note_broadcast(struct client *c, int64_t stamp, int64_t arrived) {
         latencies = grown(latencies, latency_room * sizeof *latencies);
     }
     latencies[n_latencies++] = arrived - stamp;
-    if (++c->broadcasts == wait_frames && !c->slow) satisfied++;
+    if (++c->broadcasts == wait_frames) satisfied++;
 }
 
 /* One of rtserver's own messages; returns whether it is a broadcast. */
@@ -427,11 +421,11 @@ static void take_bytes(struct client *c, const char *data, size_t size, int64_t 
         c->in = NULL;
         c->in_room = 0;
     }
-    if (c->out_size && !c->parked && !flush(c)) fail(c, "could not be written to");
+    if (c->out_size && !flush(c)) fail(c, "could not be written to");
 }
 
 static void serve(struct client *c, uint32_t events) {
-    if (c->state == CLOSED || c->parked) return;
+    if (c->state == CLOSED) return;
     if (c->state == CONNECTING) {
         upgrade(c);
         return;
@@ -479,7 +473,6 @@ static void reset(void) {
 static void report(const char *event, bool complete) {
     uint32_t least = UINT32_MAX, most = 0;
     for (int i = 0; i < n_clients; i++) {
-        if (clients[i].slow) continue;
         if (clients[i].broadcasts < least) least = clients[i].broadcasts;
         if (clients[i].broadcasts > most) most = clients[i].broadcasts;
     }
@@ -518,17 +511,10 @@ static void obey(char *line) {
         wait_frames = count;
         wait_until = now_ns() + milliseconds * 1000000;
         satisfied = 0;
-        for (int i = 0; i < n_clients; i++) satisfied += !clients[i].slow && clients[i].broadcasts >= count;
+        for (int i = 0; i < n_clients; i++) satisfied += clients[i].broadcasts >= count;
     } else if (!strcmp(line, "drop")) {
         for (int i = 0; i < n_clients; i++) end(&clients[i]);
         printf("{\"event\":\"dropped\"}\n");
-    } else if (!strcmp(line, "read")) {
-        for (int i = 0; i < n_clients; i++) {
-            if (clients[i].parked) watch(&clients[i], EPOLLIN, EPOLL_CTL_ADD);
-            clients[i].parked = clients[i].slow = false;
-        }
-        n_reading = n_clients;
-        printf("{\"event\":\"reading\"}\n");
     } else if (sscanf(line, "seqs %ld", &expected) == 1) {
         long wrong = 0, channels = 0;
         for (int i = 0; i < n_clients; i++)
@@ -568,7 +554,7 @@ static void go_on(void) {
         fflush(stdout);
     }
     if (is_waiting) {
-        bool complete = satisfied >= n_reading;
+        bool complete = satisfied >= n_clients;
         if (complete || lost || now_ns() > wait_until) {
             is_waiting = false;
             report("report", complete);
@@ -604,7 +590,6 @@ int main(int argc, char **argv) {
         else if (!strcmp(name, "--path")) path = value;
         else if (!strcmp(name, "--clients")) n_clients = atoi(value);
         else if (!strcmp(name, "--sources")) n_sources = atoi(value);
-        else if (!strcmp(name, "--slow")) n_slow = atoi(value);
         else if (!strcmp(name, "--hello")) hello = value;
         else if (!strcmp(name, "--greetings")) wanted_greetings = atoi(value);
         else if (!strcmp(name, "--marker")) marker = value;
@@ -623,8 +608,6 @@ int main(int argc, char **argv) {
     broadcasts = calloc(MAX_BROADCASTS, sizeof *broadcasts);
     epoll_fd = epoll_create1(0);
     if (!clients || !broadcasts || epoll_fd < 0) die("start");
-    for (int i = 0; i < n_slow && i < n_clients; i++) clients[i].slow = true;
-    n_reading = n_clients - (n_slow < n_clients ? n_slow : n_clients);
     if (channels) {
         rtserver = true;
         read_channels(channels);
