@@ -1,7 +1,8 @@
 # Two images from one file:
 #   docker build -t rtserver .                      the server
 #   docker build -t rtserver-demo --target demo .   a local chain with a market, and the server on it
-# Both run as a user without rights, hold the locked dependencies and no build tools, and write nothing but /tmp.
+# Both run as a user without rights, hold the locked dependencies and no build tools, and write nothing but /tmp and
+# their volume: the server's store, the demo's tools.
 
 FROM python:3.12-slim-bookworm AS build
 ENV UV_PROJECT_ENVIRONMENT=/opt/rtserver \
@@ -47,6 +48,10 @@ USER 10001
 CMD ["demo", "--host", "0.0.0.0"]
 
 FROM base AS server
+# What is kept over restarts. There is no home to keep it in; without this folder the server would do without.
+ENV XDG_STATE_HOME=/var/lib
+RUN install --directory --owner=rtserver --group=rtserver --mode=0700 /var/lib/rtserver
+VOLUME /var/lib/rtserver
 COPY --from=build /opt/rtserver /opt/rtserver
 USER 10001
 CMD ["serve"]

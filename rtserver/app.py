@@ -16,7 +16,7 @@ from aiohttp import web
 from . import __version__
 from .chain.linker import Linker
 from .chain.reader import ChainReader
-from .chain.rpc import Endpoint, HttpEndpoint, WsEndpoint, endpoint_name, make_endpoint
+from .chain.rpc import endpoint_name, make_endpoint
 from .chain.source import ChainSource
 from .config import ChainSettings, PriceSettings, ProtocolSettings, Settings
 from .domain.errors import ConfigError, RtserverError
@@ -243,7 +243,7 @@ class _Chain:
         self.protocols.append({"kind": kind} | {name: checksum(Address(at)) for name, at in contracts.items()})
 
 
-async def _chain_ids(settings: Settings, metrics: Metrics) -> list[ChainId]:
+async def _chain_ids(settings: Settings) -> list[ChainId]:
     """Return every chain's id; each endpoint that answers has to report the same.
 
     A chain whose id the settings name may have no endpoint that answers yet.
@@ -251,17 +251,14 @@ async def _chain_ids(settings: Settings, metrics: Metrics) -> list[ChainId]:
     Raises:
         ConfigError: An endpoint reports another chain, none answers for a chain without an id, or two are one.
     """
-    ids = [
-        ChainId(chain_id)
-        for chain_id in await asyncio.gather(*(_chain_id(chain, metrics) for chain in settings.chains))
-    ]
+    ids = [ChainId(chain_id) for chain_id in await asyncio.gather(*map(_chain_id, settings.chains))]
     if len(set(ids)) != len(ids):
         raise ConfigError(f"each chain may be named once; got {', '.join(map(str, ids))}")
     return ids
 
 
-async def _chain_id(chain: ChainSettings, metrics: Metrics) -> int:
-    answers = await asyncio.gather(*(_reported_id(url, chain, metrics) for url in chain.urls))
+async def _chain_id(chain: ChainSettings) -> int:
+    answers = await asyncio.gather(*(_reported_id(url, chain) for url in chain.urls))
     known = chain.id
     reasons = []
     for url, answer in zip(chain.urls, answers, strict=True):
@@ -278,12 +275,10 @@ async def _chain_id(chain: ChainSettings, metrics: Metrics) -> int:
     return known
 
 
-async def _reported_id(url: str, chain: ChainSettings, metrics: Metrics) -> int | RtserverError:
-    timeout_s = min(chain.rpc_timeout_s, _ASK_ID_S)
-    endpoint: Endpoint = (
-        HttpEndpoint(url, timeout_s=timeout_s) if url.startswith("http") else WsEndpoint(url, timeout_s=timeout_s)
-    )
-    reader = ChainReader(chain.name or "?", [endpoint], metrics)
+async def _reported_id(url: str, chain: ChainSettings) -> int | RtserverError:
+    endpoint = make_endpoint(url, timeout_s=min(chain.rpc_timeout_s, _ASK_ID_S))
+    # With metrics of its own: this reader is gone before anybody looks, and what it is a reader of is not known yet.
+    reader = ChainReader(chain.name or "?", [endpoint], Metrics())
     try:
         return await reader.chain_id()
     except RtserverError as error:
@@ -336,7 +331,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
     metrics = Metrics()
     # First what can be wrong with the settings alone.
     store = await _open_store(settings)
-    ids = await _chain_ids(settings, metrics)
+    ids = await _chain_ids(settings)
     chains, hub, app, health, sockets = _build(settings, ids, metrics, store)
     runner = EdgeRunner(
         app, limits=hub.limits, metrics=metrics, proxies=Proxies(settings.trusted_proxies), shutdown_timeout=1.0

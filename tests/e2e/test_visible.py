@@ -48,3 +48,4 @@ async def test_every_endpoint_is_told_with_its_health(served: Served) -> None:
         assert any(line.startswith(f"rtserver_endpoint_{name}{labels}") for line in of_endpoints), name
     names = {line.split('endpoint="')[1].split('"')[0] for line in of_endpoints}
     assert names == {node.ws_url, node.http_url}, "one label value an endpoint, whatever happens"
+    assert not any('chain="?"' in line for line in lines), "what was asked before the chain was known is of no chain"
