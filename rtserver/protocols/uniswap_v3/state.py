@@ -105,6 +105,8 @@ class Pool:
     # As last shown.
     shown_tick: Tick | None = None
     price: str | None = None
+    # Whether the price is further from that of its tokens than the limit; None while that is unknown.
+    deviates: bool | None = None
     view: JsonObject | None = None
 
     def is_ready(self) -> bool:
@@ -144,6 +146,9 @@ class Nft:
     # In how many places it is staked, and what it has earned there: see `staked`.
     stakes: int = 0
     rewards: JsonObject | None = None
+    # The same by token, in smallest units; None where a part of it is unknown. And in US cents, as last shown.
+    earned: dict[Address, int] | None = None
+    rewards_cents: int | None = None
 
     def set_principal(self, principal0: int | None, principal1: int | None) -> None:
         """Set owed principal; the fees are told again, and the whole object where they became unknown."""
