@@ -100,6 +100,8 @@ class Pool:
     growth1: int = 0
     ticks: dict[Tick, tuple[int, int, int] | None] = field(default_factory=dict)
     ranges: dict[tuple[Tick, Tick], Range] = field(default_factory=dict)
+    # The ranges that each tick bounds: one owner may have thousands, and looking through all for each is a stall.
+    bounded: dict[Tick, set[Range]] = field(default_factory=dict)
     walked: Tick | None = None
     span: tuple[Tick, Tick] | None = None
     # As last shown.

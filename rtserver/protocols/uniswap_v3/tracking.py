@@ -201,6 +201,7 @@ class Tracking:
             rng = pool.ranges[lower, upper] = Range(pool, lower, upper, reads.core_key(self._manager, lower, upper))
             self._load_cores[pool.address, lower, upper] = None
             for tick in (lower, upper):
+                pool.bounded.setdefault(tick, set()).add(rng)
                 if tick not in pool.ticks:
                     pool.ticks[tick] = None
                     self._load_ticks[pool.address, tick] = None
@@ -231,8 +232,12 @@ class Tracking:
         self._stale_cores.discard(key)
         self._load_cores.pop(key, None)
         self._dirty_ranges.discard(rng)
-        used = {tick for ticks in pool.ranges for tick in ticks}
-        for tick in {rng.lower, rng.upper} - used:
+        for tick in (rng.lower, rng.upper):
+            others = pool.bounded[tick]
+            others.discard(rng)
+            if others:
+                continue
+            del pool.bounded[tick]
             pool.ticks.pop(tick, None)
             self._stale_ticks.discard((pool.address, tick))
             self._load_ticks.pop((pool.address, tick), None)
