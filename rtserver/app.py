@@ -42,7 +42,8 @@ from .protocols.addresses import checksum, parse_address
 from .protocols.channels import Channel
 from .protocols.registry import adapters
 from .wire.codes import CloseCode
-from .worth.build import build_aggregator, build_fetchers, hops_of
+from .worth.build import build_aggregator, build_fetchers, hops_of, watch_prices
+from .worth.http_prices import PriceFetcher
 
 if TYPE_CHECKING:
     from .store.store import Store
@@ -106,6 +107,7 @@ class _Chain:
             stablecoins = tuple(map(parse_address, first.stablecoins)) if first else ()
         dollars = [Address(token) for token in stablecoins]
         hops = hops_of(chain_id, settings)
+        deviation_bps = round(prices.deviation_percent * 100)
         block_time_s = settings.block_time_s or (first.block_time_s if first else _DEFAULT_BLOCK_TIME_S)
         self.head_limit_s = settings.head_limit_s or max(20.0, 6 * block_time_s)
 
@@ -139,6 +141,7 @@ class _Chain:
                 hops=hops,
                 staker=staker,
                 rewards_every_s=settings.rewards_every_s,
+                deviation_bps=deviation_bps,
             )
             self._describe(protocol.kind, protocol.factory, manager, code_hash or "", staker)
             if protocol.first_block is not None:
@@ -178,6 +181,7 @@ class _Chain:
         # What is kept of another deployment is of no use: it knows other positions by the same ids.
         identity = orjson.dumps(sorted(self._deployment)).decode()
         self.prices = build_aggregator(chain_id, settings, prices, dollars)
+        watch_prices(self.prices, self.name, metrics)
         core = EngineCore(chain_id, books, self.prices)
         self.keeper: Keeper | None = None
         memory = None
@@ -289,7 +293,7 @@ async def _reported_id(url: str, chain: ChainSettings) -> int | RtserverError:
 
 def _build(
     settings: Settings, ids: list[ChainId], metrics: Metrics, store: "Store | None"
-) -> tuple[list[_Chain], Hub, web.Application, Health, Sockets]:
+) -> tuple[list[_Chain], list[PriceFetcher], Hub, web.Application, Health, Sockets]:
     router = _Router()
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
@@ -303,7 +307,13 @@ def _build(
         for chain in chains
     }
     rest = Rest(hub, served, __version__, settings.dashboard.owners)
-    health = Health(hub, served, metrics)
+    fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains}, metrics)
+
+    def prices() -> dict[str, Any]:
+        sources = [fetcher.describe() for fetcher in fetchers]
+        return {"sources": sources, "chains": {str(chain.chain_id): chain.prices.describe() for chain in chains}}
+
+    health = Health(hub, served, metrics, prices)
     sockets = Sockets(hub, rest, settings.origins)
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
@@ -313,7 +323,7 @@ def _build(
     )
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
-    return chains, hub, app, health, sockets
+    return chains, fetchers, hub, app, health, sockets
 
 
 async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None = None) -> None:
@@ -332,7 +342,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
     # First what can be wrong with the settings alone.
     store = await _open_store(settings)
     ids = await _chain_ids(settings)
-    chains, hub, app, health, sockets = _build(settings, ids, metrics, store)
+    chains, fetchers, hub, app, health, sockets = _build(settings, ids, metrics, store)
     runner = EdgeRunner(
         app, limits=hub.limits, metrics=metrics, proxies=Proxies(settings.trusted_proxies), shutdown_timeout=1.0
     )
@@ -356,7 +366,6 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
                 chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
                 if chain.keeper is not None:
                     tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
-            fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains})
             tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
             await stop.wait()
             health.is_draining = sockets.is_draining = True

@@ -235,6 +235,8 @@ class PriceSettings(BaseModel):
     min_depth_usd: Annotated[int, Field(ge=0)] = 10_000
     # Sources further apart than this, in per cent, are said to be in dispute.
     dispute_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
+    # A pool further from the prices of its tokens than this, in per cent, is flagged: its amounts may not last.
+    deviation_percent: Annotated[float, Field(gt=0, le=100)] = 2.0
     coingecko: CoinGeckoSettings | None = None
     defillama: DefiLlamaSettings | None = None
 

@@ -85,6 +85,7 @@ class Contracts:
     weth: Contract
     token: Contract
     fee_token: Contract
+    rebasing_token: Contract
     odd_token: Contract
     aggregator: Contract
     feed_proxy: Contract
@@ -119,6 +120,7 @@ async def load_contracts(toolchain: Toolchain) -> Contracts:
         weth=published["WETH9"],
         token=ours["Token"],
         fee_token=ours["FeeToken"],
+        rebasing_token=ours["RebasingToken"],
         odd_token=ours["OddToken"],
         aggregator=ours["Aggregator"],
         feed_proxy=ours["FeedProxy"],

@@ -207,6 +207,11 @@ class Lab(Session):
         call = self.contracts.fee_token.call("setFeeBps", fee_bps)
         return await self.send(Tx("set fee", self.deployment.house, token.address, call))
 
+    async def rebase(self, token: Token, scale_bps: int) -> str:
+        """Set every balance of the `rebasing` token to so many hundredths of a percent of what was minted."""
+        call = self.contracts.rebasing_token.call("rebase", scale_bps)
+        return await self.send(Tx("rebase", self.deployment.house, token.address, call))
+
     # --- the chain's own answers -----------------------------------------------------------------------
 
     async def position(self, token_id: int, *, block: str | None = None) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ huge-decimals  decimals() answers 2^256-1
 hostile        markup, a NUL, an escape sequence and a right-to-left override in the symbol
 fee            takes a part of each transfer; no fee until `Lab.set_transfer_fee`, because a pool refuses
                payments that arrive short
+rebasing       all balances grow or shrink together: `Lab.rebase`
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ async def create_odd_tokens(session: Session, contracts: Contracts, deployment: 
         "huge-decimals": (odd.creation(plain, plain, huge), 18),
         "hostile": (odd.creation(hostile, hostile, eighteen), 18),
         "fee": (contracts.fee_token.creation("Fee on transfer", "FEE", 18), 18),
+        "rebasing": (contracts.rebasing_token.creation("Rebasing", "stREB", 18), 18),
     }
     house = deployment.house
     sent = {

@@ -1,7 +1,7 @@
 """Health at a glance: alive, ready or why not, and the metrics."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,12 +16,23 @@ __all__ = ["Health"]
 
 
 class Health:
-    """Answers for orchestrators and operators."""
+    """Answers for orchestrators and operators.
 
-    def __init__(self, hub: Hub, chains: Mapping[int, ServedChain], metrics: Metrics) -> None:
+    `prices` returns how the price sources are doing; without them values are null, and that is no reason to send
+    traffic elsewhere.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        chains: Mapping[int, ServedChain],
+        metrics: Metrics,
+        prices: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self._hub = hub
         self._chains = chains
         self._metrics = metrics
+        self._prices = prices
         self.is_draining = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -56,7 +67,11 @@ class Health:
         """Answer 200 when every chain's head is fresh, else 503 with the reason."""
         reports = [self._chain(chain) for chain in self._chains.values()]
         ready = not self.is_draining and all(report["ready"] for report in reports)
-        body: dict[str, Any] = {"status": "ready" if ready else "not ready", "chains": reports}
+        body: dict[str, Any] = {
+            "status": "ready" if ready else "not ready",
+            "chains": reports,
+            "prices": self._prices(),
+        }
         if self.is_draining:
             body["reason"] = "shutting down"
         return json_response(body, status=200 if ready else 503)

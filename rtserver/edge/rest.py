@@ -11,22 +11,33 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..domain.diff import JsonObject
+from ..domain.diff import JsonObject, JsonValue
 from ..domain.errors import ClientError
 from ..domain.ids import Address, ChainId, TokenId
-from ..domain.text import cents_text
 from ..hub.hub import Hub
 from ..hub.stream import Stream
 from ..protocols.addresses import checksum, parse_address
-from ..protocols.channels import Channel, OwnerChannel, PositionChannel, RewardsChannel, parse_channel
+from ..protocols.channels import (
+    Channel,
+    OwnerChannel,
+    PositionChannel,
+    PricesChannel,
+    RewardsChannel,
+    parse_channel,
+)
 from .admission import Loads
+from .details import details_of
+from .earnings import Earnings, NoEarnings
 from .pages import is_unchanged
 from .problems import json_response
+from .summary import Summaries, parse_limit, parse_place
 
 __all__ = ["Rest", "ServedChain"]
 
 # An owner's positions don't wait longer for its claims: these need past events, which not every node has.
 _CLAIMS_S: Final = 2.0
+# Prices need no read of their own, so they are there at once, unless the chain stands still.
+_PRICES_S: Final = 0.5
 
 
 class ServedChain:
@@ -56,13 +67,30 @@ class ServedChain:
 
 
 class Rest:
-    """The REST interface of one process."""
+    """The REST interface of one process.
 
-    def __init__(self, hub: Hub, chains: Mapping[int, ServedChain], version: str, owners: tuple[str, ...]) -> None:
+    Args:
+        hub: Where all state is.
+        chains: What is served, by chain id.
+        version: The server's.
+        owners: Addresses that the page offers.
+        earnings: Who reckons what positions earned, if anyone does.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        chains: Mapping[int, ServedChain],
+        version: str,
+        owners: tuple[str, ...],
+        earnings: Earnings | None = None,
+    ) -> None:
         self._hub = hub
         self._chains = chains
         self._version = version
         self._owners = owners
+        self._earnings = earnings or NoEarnings()
+        self._summaries = Summaries()
         self._loads = Loads(hub.limits.loads_per_minute)
 
     @property
@@ -166,6 +194,14 @@ class Rest:
         if not self._hub.knows(channel):
             self._loads.take(client, time.monotonic())
 
+    async def _soon(self, channel: Channel, client: str | None, within_s: float) -> Stream | None:
+        """Return a channel's stream for what an answer can do without: None where it isn't open soon."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.open(channel, client)
+        except (ClientError, TimeoutError):
+            return None
+
     def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
         """Return the block that answers are of, and its age in milliseconds."""
         header = self._hub.head(chain_id)
@@ -176,61 +212,62 @@ class Rest:
     # --- answers --------------------------------------------------------------------------------------
 
     async def summary(self, request: web.Request) -> web.Response:
-        """Answer all positions of an owner, and what they are worth together."""
+        """Answer a page of an owner's positions, and what all of them are worth together."""
         text = self.one(request, "owner")
         if not text:
             raise ClientError("bad_request", "owner is required: /api/v1/positions/summary?owner=0x…")
         owner = parse_address(text, what="owner")
         chain_id = self.chain_id(request)
+        limit, after = parse_limit(self.one(request, "limit")), parse_place(self.one(request, "after"))
         stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
         claimable = await self._claims(chain_id, owner, request.remote)
-        positions = sorted(stream.state.values(), key=lambda position: int(str(position["tokenId"])))
+        overview = self._summaries.overview(stream)
+        positions, following = overview.page(stream.state, after, limit)
         block, age_ms = self.anchor(chain_id)
-        total, unpriced = _total(positions)
         body = {
             "owner": checksum(owner),
             "chainId": chain_id,
             "block": block,
             "ageMs": age_ms,
-            "positions": positions,
-            "totalValueUSD": total,
-            "unpriced": unpriced,
+            "positions": [self._with_earned(chain_id, position) for position in positions],
+            "next": following,
+            "count": len(overview.places),
+            "activeCount": overview.active,
+            "stakedCount": overview.staked,
+            "totalValueUSD": overview.total_value_usd,
+            "totalFeesUSD": overview.total_fees_usd,
+            "totalRewardsUSD": overview.total_rewards_usd,
+            "unpriced": [position["tokenId"] for position in positions if position["valueUSD"] is None],
+            "unpricedCount": overview.unpriced,
             "claimable": claimable,
         }
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
 
+    def _earned(self, chain_id: ChainId, position: JsonObject) -> Mapping[str, JsonValue]:
+        return self._earnings.earned(chain_id, str(position["protocol"]), TokenId(int(str(position["tokenId"]))))
+
+    def _with_earned(self, chain_id: ChainId, position: JsonObject) -> JsonObject:
+        earned = self._earned(chain_id, position)
+        return {**position, "apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
+
     async def _claims(self, chain_id: ChainId, owner: Address, remote: str | None) -> list[JsonObject] | None:
         """Return what an owner can claim, by token, or None where that isn't known yet."""
-        try:
-            async with asyncio.timeout(_CLAIMS_S):
-                stream = await self.open(RewardsChannel(chain_id, owner), remote)
-        except (ClientError, TimeoutError):
-            return None
-        return [stream.state[key] for key in sorted(stream.state)]
+        stream = await self._soon(RewardsChannel(chain_id, owner), remote, _CLAIMS_S)
+        return None if stream is None else [stream.state[key] for key in sorted(stream.state)]
 
     async def details(self, request: web.Request) -> web.Response:
         """Answer everything that is known of one position; what is not known yet is null."""
         channel = self.position_channel(request)
         stream = await self.open(channel, request.remote)
+        prices = await self._soon(PricesChannel(channel.chain_id), None, _PRICES_S)
         position = stream.state.get(str(channel.token_id))
         block, age_ms = self.anchor(channel.chain_id)
         if position is None:
             raise ClientError("not_found", _missing(channel.token_id, block["number"]))
-        body = {
-            **position,
-            "block": block,
-            "ageMs": age_ms,
-            "apr": None,
-            "earnedAmountUSD": None,
-            "rewards": position.get("rewards"),
-            "fees": {
-                "amount0": position["fees0"],
-                "amount1": position["fees1"],
-                "collectable0": position["collectable0"],
-                "collectable1": position["collectable1"],
-                "usd": position["feesUSD"],
-            },
-        }
+        earned = self._earned(channel.chain_id, position)
+        # Both were published in one step, so all of it is of one block.
+        known = {} if prices is None else prices.state
+        body = {**details_of(position, known, earned), "block": block, "ageMs": age_ms}
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
 
     async def snapshot(self, request: web.Request) -> web.Response:
@@ -286,15 +323,3 @@ class Rest:
 
 def _missing(token_id: TokenId, block: int) -> str:
     return f"no position {token_id} at block {block}: it was burned, or it was never minted"
-
-
-def _total(positions: list[JsonObject]) -> tuple[str | None, list[str]]:
-    """Return the sum of all known values, null where none is known, and the positions it leaves out."""
-    cents, unpriced = 0, []
-    for position in positions:
-        value = position["valueUSD"]
-        if isinstance(value, str):
-            cents += int(value.replace(".", ""))
-        else:
-            unpriced.append(str(position["tokenId"]))
-    return (None if positions and len(unpriced) == len(positions) else cents_text(cents)), unpriced

@@ -130,6 +130,29 @@ class Metrics:
         )  # fmt: skip
         self.store_rows = Counter("rtserver_store_rows_total", "Facts written", ["chain"], registry=r)
         self.store_errors = Counter("rtserver_store_errors_total", "Checkpoints not written", ["chain"], registry=r)
+        self.price_tokens = Gauge(
+            "rtserver_price_tokens",
+            "Watched tokens by who prices them now; none: nobody does",
+            ["chain", "source"],
+            registry=r,
+        )
+        self.prices_disputed = Gauge(
+            "rtserver_prices_disputed", "Watched tokens whose sources contradict each other", ["chain"], registry=r
+        )
+        self.price_feeds = Gauge(
+            "rtserver_price_feeds", "Chainlink feeds, by whether their answer can be used", ["chain", "state"],
+            registry=r,
+        )  # fmt: skip
+        self.price_requests = Counter(
+            "rtserver_price_requests_total", "Requests to price sources, by how they ended", ["source", "outcome"],
+            registry=r,
+        )  # fmt: skip
+        self.price_source_age = Gauge(
+            "rtserver_price_source_age_seconds", "Since a price source last answered", ["source"], registry=r
+        )
+        self.price_source_away = Gauge(
+            "rtserver_price_source_away", "1 while a price source is paused for having failed", ["source"], registry=r
+        )
         self.connections = Gauge("rtserver_connections", "Open client sockets", registry=r)
         self.channels = Gauge("rtserver_channels", "Channels with a state", registry=r)
         self.frames = Counter("rtserver_frames_total", "Frames written to clients", registry=r)

@@ -158,6 +158,7 @@ class Builder(Protocol):
         hops: Sequence[Address] = (),
         staker: Address | None = None,
         rewards_every_s: float = 0.0,
+        deviation_bps: int = 200,
     ) -> "Book":
         """Return the book.
 
@@ -170,6 +171,7 @@ class Builder(Protocol):
             hops: Tokens through which others are priced where they have no dollar pool.
             staker: The contract in which positions are staked, None where there is none.
             rewards_every_s: Chain seconds between two pushes of rewards that grew by time alone; 0 is each block.
+            deviation_bps: From where on a pool's price deviates from that of its tokens, in hundredths of a percent.
         """
 
 

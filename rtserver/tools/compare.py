@@ -97,6 +97,11 @@ def compare_position(entry: JsonObject, truth: PositionTruth, chain_id: int, pro
         findings.wrong("rewards", "nothing", "rewards, or null")
     elif not truth.stakes:
         findings.check("rewards", entry["rewards"], "null: not staked")
+    if not truth.stakes:
+        findings.check("rewardsUSD", entry.get("rewardsUSD"), "null: not staked")
+    for name, kind in (("rewardsUSD", str), ("priceDeviation", bool)):
+        if name not in entry or not isinstance(entry[name], kind | None):
+            findings.wrong(name, entry.get(name, "nothing"), "a value, or null")
     fields.expect("pool", checksum(pool.address))
     _compare_tokens(fields, findings, token0, token1)
     fields.expect("feePips", nft.fee_pips)

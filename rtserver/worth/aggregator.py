@@ -8,7 +8,7 @@ A token without any fresh source has no price: never zero, never the last one kn
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..domain.chain import BlockRef, Header, Log
 from ..domain.diff import Change, State, diff_objects
@@ -19,7 +19,7 @@ from .chainlink import Feed, FeedBook
 from .dollars import ONE_DOLLAR
 from .outside import Outside
 from .pool_median import QuoteToken, median_price
-from .quotes import CHAINLINK, DEFAULT_ORDER, PAR, POOLS, Price, PriceSnapshot, Quote
+from .quotes import CHAINLINK, DEFAULT_ORDER, NOBODY, PAR, POOLS, Price, PriceSnapshot, Quote
 
 __all__ = ["Aggregator", "Market", "PricePolicy"]
 
@@ -123,6 +123,24 @@ class Aggregator:
         """Return what changed in the channel's state since this was last asked."""
         change, self._change = self._change, Change()
         return change
+
+    # --- what operators see ---------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return how many watched tokens each source prices now, and `none` for those without a price."""
+        counts = dict.fromkeys((*DEFAULT_ORDER, PAR, NOBODY), 0)
+        for price in self._found.values():
+            counts[price.source or NOBODY] += 1
+        return counts
+
+    @property
+    def disputed(self) -> int:
+        """Return of how many watched tokens the sources contradict each other."""
+        return sum(price.disputed for price in self._found.values())
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the chain's prices are doing, for an operator."""
+        return {"tokens": self.counts(), "disputed": self.disputed, "feeds": self._feeds.describe()}
 
     # --- HTTP sources ---------------------------------------------------------------------------------
 

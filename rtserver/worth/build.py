@@ -3,9 +3,11 @@
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from ..config import ChainSettings, HttpPriceSettings, PriceSettings
 from ..domain.ids import Address, ChainId
+from ..obs.metrics import Metrics
 from ..protocols.addresses import parse_address
 from . import coingecko, defillama
 from .aggregator import Aggregator, PricePolicy
@@ -15,7 +17,7 @@ from .http_source import HttpSource
 from .known_feeds import KNOWN
 from .quotes import COINGECKO, DEFILLAMA, Quote
 
-__all__ = ["build_aggregator", "build_fetchers", "hops_of"]
+__all__ = ["build_aggregator", "build_fetchers", "hops_of", "watch_prices"]
 
 
 def hops_of(chain_id: ChainId, settings: ChainSettings) -> list[Address]:
@@ -48,6 +50,23 @@ def build_aggregator(
     )
 
 
+def watch_prices(aggregator: Aggregator, chain: str, metrics: Metrics) -> None:
+    """Show a chain's prices in the metrics, as they are when somebody looks."""
+    for source in aggregator.counts():
+        metrics.price_tokens.labels(chain, source).set_function(partial(_count, aggregator, source))
+    metrics.prices_disputed.labels(chain).set_function(lambda: aggregator.disputed)
+    for state, is_usable in (("usable", True), ("unusable", False)):
+        metrics.price_feeds.labels(chain, state).set_function(partial(_count_feeds, aggregator, is_usable))
+
+
+def _count(aggregator: Aggregator, source: str) -> float:
+    return aggregator.counts()[source]
+
+
+def _count_feeds(aggregator: Aggregator, is_usable: bool) -> float:
+    return sum((feed["fault"] is None) is is_usable for feed in aggregator.describe()["feeds"])
+
+
 def _feeds(chain_id: ChainId, chain: ChainSettings) -> list[Feed]:
     if chain.feeds is not None:
         return [_feed(one.token, one.feed, one.max_age_s) for one in chain.feeds]
@@ -59,22 +78,27 @@ def _feed(token: str, feed: str, max_age_s: int) -> Feed:
     return Feed(token=parse_address(token), address=parse_address(feed), max_age_s=max_age_s)
 
 
-def build_fetchers(prices: PriceSettings, aggregators: Mapping[ChainId, Aggregator]) -> list[PriceFetcher]:
+def build_fetchers(
+    prices: PriceSettings, aggregators: Mapping[ChainId, Aggregator], metrics: Metrics | None = None
+) -> list[PriceFetcher]:
     """Return what asks each HTTP source that the settings name, for all chains within one budget."""
     found = []
     if (settings := prices.coingecko) is not None:
         key = None if settings.key is None else settings.key.get_secret_value()
         platforms = {**coingecko.PLATFORMS, **settings.platforms}
         source = coingecko.CoinGecko(platforms, key, is_pro=settings.is_pro)
-        found.append(_fetcher(source, settings, aggregators))
+        found.append(_fetcher(source, settings, aggregators, metrics))
     if (llama := prices.defillama) is not None:
         platforms = {**defillama.PLATFORMS, **llama.platforms}
-        found.append(_fetcher(defillama.DefiLlama(platforms), llama, aggregators))
+        found.append(_fetcher(defillama.DefiLlama(platforms), llama, aggregators, metrics))
     return found
 
 
 def _fetcher(
-    source: HttpSource, settings: HttpPriceSettings, aggregators: Mapping[ChainId, Aggregator]
+    source: HttpSource,
+    settings: HttpPriceSettings,
+    aggregators: Mapping[ChainId, Aggregator],
+    metrics: Metrics | None,
 ) -> PriceFetcher:
     def wanted() -> list[tuple[ChainId, Sequence[Address]]]:
         return [(chain_id, aggregator.wanted(source.name)) for chain_id, aggregator in aggregators.items()]
@@ -95,4 +119,5 @@ def _fetcher(
         ),
         clock=time.monotonic,
         jitter=random.random,
+        metrics=metrics,
     )

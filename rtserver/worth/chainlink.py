@@ -7,10 +7,11 @@ Never decides whether another source is better.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ..domain.chain import Log
 from ..domain.ids import Address
+from ..protocols.addresses import checksum
 from ..protocols.base import LogFilter, Plan
 from .dollars import dollars
 from .quotes import Quote
@@ -164,6 +165,18 @@ class FeedBook:
         """Return what a token's feed says, None where it has none, it can't be used, or it is too old."""
         read = self._reads.get(token)
         return read.quote if read is not None and self._is_fresh(read) else None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return each feed with the age of its answer in chain seconds, and why it is not used, if so."""
+        return [
+            {
+                "token": checksum(token),
+                "ageS": None if read.quote is None else self._now - read.quote.as_of,
+                "limitS": read.feed.max_age_s,
+                "fault": self.fault(token),
+            }
+            for token, read in sorted(self._reads.items())
+        ]
 
     def fault(self, token: Address) -> str | None:
         """Return why a token's feed gives no quote, None where it does."""

@@ -7,18 +7,20 @@ Never decides whether a price is believed.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
 
 from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import Address, ChainId
-from .http_source import Ask, HttpSource
+from ..obs.metrics import Metrics
+from .http_source import Ask, HttpSource, MalformedPrices
 from .quotes import Quote
 
 __all__ = ["FetchLimits", "PriceFetcher"]
@@ -38,6 +40,8 @@ _MAX_RETRY_AFTER_S: Final = 3600.0
 _AWAY_AFTER: Final = 3
 # 100 tokens are 20 KB; a body past this is no answer.
 _MAX_BODY_BYTES: Final = 1 << 20
+# How requests end: answered; not taken as they are; the key not taken; answered with rubbish; not at all.
+_OUTCOMES: Final = ("ok", "refused", "denied", "malformed", "unavailable")
 # A batch that was refused is halved; after so many good ones it may double again.
 _GROW_AFTER: Final = 20
 
@@ -84,6 +88,7 @@ class PriceFetcher:
         limits: The budget.
         clock: Monotonic seconds.
         jitter: A number from 0 to 1, so that many servers don't come back at once.
+        metrics: Where requests are counted.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class PriceFetcher:
         limits: FetchLimits,
         clock: Callable[[], float],
         jitter: Callable[[], float],
+        metrics: Metrics | None = None,
     ) -> None:
         self._source = source
         self._base_url = base_url.rstrip("/")
@@ -111,12 +117,33 @@ class PriceFetcher:
         self._batch = limits.tokens_per_request
         self._good = 0
         self.requests = 0
+        self.errors = 0
         self.failures = 0  # in a row
+        self._succeeded_at: float | None = None
+        # Known from the start: what never happened is 0, not missing.
+        self._metrics = metrics or Metrics()
+        for outcome in _OUTCOMES:
+            self._metrics.price_requests.labels(source.name, outcome)
+        self._metrics.price_source_away.labels(source.name).set_function(lambda: self.is_away)
+        age = self._metrics.price_source_age.labels(source.name)
+        age.set_function(lambda: math.inf if self._succeeded_at is None else self._clock() - self._succeeded_at)
 
     @property
     def is_away(self) -> bool:
         """Return whether the source has failed so often that it is paused for longer and longer."""
         return self.failures >= _AWAY_AFTER
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the source is doing, for an operator; nothing in it is secret."""
+        now = self._clock()
+        return {
+            "source": self._source.name,
+            "lastSuccessMs": None if self._succeeded_at is None else int((now - self._succeeded_at) * 1000),
+            "breaker": "open" if self.is_away else "closed",
+            "restingMs": max(int((self._rest_until - now) * 1000), 0),
+            "requests": self.requests,
+            "errors": self.errors,
+        }
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -147,14 +174,22 @@ class PriceFetcher:
         try:
             quotes = self._source.read(chain_id, tokens, await self._get(self._source.ask(chain_id, tokens)))
         except _Refused as error:
+            self._count("refused")
             self._shrink(chain_id, tokens, error)
         except _Denied as error:
+            self._count("denied")
             self._pause(error, _DENIED_PAUSE_S)
         except RetryableError as error:
+            self._count("malformed" if isinstance(error, MalformedPrices) else "unavailable")
             self._pause(error, getattr(error, "retry_after_s", None))
         else:
+            self._count("ok")
             self._succeed(chain_id, tokens, quotes)
         return max(self._rest_until - self._clock(), 0.0)
+
+    def _count(self, outcome: str) -> None:
+        self.errors += outcome != "ok"
+        self._metrics.price_requests.labels(self._source.name, outcome).inc()
 
     def _due(self, now: float) -> tuple[ChainId, list[Address]] | None:
         """Return the next request's chain and tokens; chains take turns."""
@@ -174,7 +209,7 @@ class PriceFetcher:
         return None
 
     def _succeed(self, chain_id: ChainId, tokens: Sequence[Address], quotes: Mapping[Address, Quote]) -> None:
-        now = self._clock()
+        now = self._succeeded_at = self._clock()
         if self.is_away:
             log.info("price source answers again", source=self._source.name)
         self.failures = 0

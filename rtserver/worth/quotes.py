@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_ORDER",
     "DEFILLAMA",
     "HTTP_SOURCES",
+    "NOBODY",
     "PAR",
     "POOLS",
     "SOURCES",
@@ -31,6 +32,8 @@ COINGECKO: Final = "coingecko"
 DEFILLAMA: Final = "defillama"
 # A dollar token that no source prices counts as one dollar, and says so.
 PAR: Final = "par"
+# Where tokens are counted by source: those without a price.
+NOBODY: Final = "none"
 
 HTTP_SOURCES: Final = (COINGECKO, DEFILLAMA)
 # Oracles have many observers and a duty to be on time; pools are exact but move within one block; the others

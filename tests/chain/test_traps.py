@@ -2,13 +2,12 @@
 
 import pytest
 
-from rtserver.demo.deployment import Pool, full_range
+from rtserver.demo.deployment import Pool
 from rtserver.demo.lab import Lab
 from rtserver.domain.clmath.tick_math import sqrt_ratio_at_tick
 from rtserver.domain.ids import Tick
-from rtserver.protocols.channels import PricesChannel
 
-from .world import CHAIN, World, open_world, owner_channel, pool_channel, position_channel
+from .world import World, open_world, owner_channel, pool_channel, position_channel
 
 
 @pytest.fixture
@@ -230,89 +229,6 @@ async def test_a_pool_without_a_price(lab: Lab) -> None:
         assert (view["sqrtPriceX96"], view["price"]) == ("0", None)
         await world.open(pool_channel(lab.owners[0]))
         assert world.keeper.refused[pool_channel(lab.owners[0]).name].code == "bad_channel"
-
-
-async def test_odd_tokens_are_shown_and_never_dropped(lab: Lab) -> None:
-    odd = await lab.create_odd_tokens()
-    weth = lab.deployment.tokens["WETH"]
-    owner = lab.owners[0]
-    ids = {}
-    for name, token in odd.items():
-        pool = await lab.create_pool(token, weth, 3000)
-        await lab.mine()
-        tx = await lab.mint(owner, pool, *full_range(pool.tick_spacing), 10**15, 10**15)
-        await lab.mine()
-        ids[name] = lab.token_id(tx)
-    async with open_world(lab) as world:
-        await world.open_owners([owner])
-        await world.assert_exact()
-        views = {name: world.owner(owner)[f"uniswap-v3:{token_id}"] for name, token_id in ids.items()}
-
-        def told(name: str) -> dict[str, object]:
-            view = views[name]
-            token0, token1 = view["token0"], view["token1"]
-            assert isinstance(token0, dict) and isinstance(token1, dict)
-            return dict(token0 if str(token0["address"]).lower() == odd[name].address else token1)
-
-        assert told("bytes32")["symbol"] not in ("", None)
-        assert "…" in str(told("no-symbol")["symbol"])
-        assert told("no-decimals")["decimals"] is None
-        assert told("huge-decimals")["decimals"] is None
-        assert views["huge-decimals"]["price"] is None
-        assert not any(ord(character) < 32 for character in str(told("hostile")["symbol"]))
-        assert all(view["valueUSD"] is None for view in views.values())
-        assert {name: told(name)["flags"] for name in odd} == {
-            "bytes32": [],
-            "no-symbol": ["symbolMissing"],
-            "no-decimals": ["decimalsMissing"],
-            "huge-decimals": ["decimalsMissing"],
-            "hostile": ["symbolAltered", "symbolMarkup"],
-            "fee": [],
-        }
-        assert told("bytes32")["symbol"] == "MKR"
-        # Without a price they are in the prices, too, and say so.
-        await world.open(PricesChannel(CHAIN))
-        prices = world.keeper.states[PricesChannel(CHAIN).name]
-        for name in odd:
-            assert prices[str(told(name)["address"])]["priceUSD"] is None
-
-
-async def test_a_token_that_is_gone_keeps_its_position(lab: Lab) -> None:
-    """A token can destroy itself: its pool and the position in it remain."""
-    odd = await lab.create_odd_tokens()
-    gone = odd["bytes32"].address
-    pool = await lab.create_pool(odd["bytes32"], lab.deployment.tokens["WETH"], 3000)
-    await lab.mine()
-    tx = await lab.mint(lab.owners[0], pool, *full_range(pool.tick_spacing), 10**15, 10**15)
-    await lab.mine()
-    token_id = lab.token_id(tx)
-    await lab.node.rpc("anvil_setCode", [gone, "0x"])
-    await lab.mine()
-    async with open_world(lab) as world:
-        await world.open(position_channel(token_id))
-        view = world.position(token_id)
-        shown = next(view[side] for side in ("token0", "token1") if view[side]["address"].lower() == gone)
-        assert shown["flags"] == ["noCode", "symbolMissing", "decimalsMissing"]
-        assert (shown["decimals"], view["price"], view["valueUSD"]) == (None, None, None)
-        assert int(view["amount0"]) > 0
-        assert int(view["amount1"]) > 0
-
-
-async def test_transfer_to_a_fee_on_transfer_pool_keeps_exact_amounts(lab: Lab) -> None:
-    """Fees on transfer change what arrives in a wallet, not what the pool owes: the answers stay equal."""
-    odd = await lab.create_odd_tokens()
-    weth = lab.deployment.tokens["WETH"]
-    owner = lab.owners[0]
-    pool = await lab.create_pool(odd["fee"], weth, 3000)
-    await lab.mine()
-    tx = await lab.mint(owner, pool, *full_range(pool.tick_spacing), 10**18, 10**18)
-    await lab.mine()
-    token_id = lab.token_id(tx)
-    await lab.set_transfer_fee(odd["fee"], 500)
-    await lab.mine()
-    async with open_world(lab) as world:
-        await world.open(position_channel(token_id))
-        await world.assert_exact()
 
 
 async def test_many_positions_of_one_owner(lab: Lab, pool: Pool) -> None:

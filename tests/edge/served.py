@@ -19,6 +19,7 @@ from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.domain.update import BlockUpdate
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.docs import docs_routes
+from rtserver.edge.earnings import Earnings
 from rtserver.edge.health import Health
 from rtserver.edge.pages import page_routes
 from rtserver.edge.prices import PricesApi
@@ -38,18 +39,34 @@ OWNER = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 Json = dict[str, Any]
 
 
+# As the engine shows tokens.
+TOKENS: tuple[JsonObject, JsonObject] = (
+    {"address": "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2", "symbol": "A", "decimals": 18, "flags": []},
+    {"address": "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "symbol": "B", "decimals": 6, "flags": []},
+)
+
+
 def position(token_id: int, value: str | None = "10.00") -> JsonObject:
     """Return a position as an engine would."""
     return {
-        "tokenId": str(token_id), "chainId": CHAIN, "owner": OWNER, "pair": "A/B", "isActive": True,
-        "fees0": "1", "fees1": "2", "collectable0": "3", "collectable1": "4", "feesUSD": None, "valueUSD": value,
+        "tokenId": str(token_id), "chainId": CHAIN, "protocol": "uniswap-v3", "owner": OWNER, "pair": "A/B",
+        "token0": TOKENS[0], "token1": TOKENS[1], "isActive": True, "isStaked": False, "rewards": None,
+        "rewardsUSD": None, "fees0": "1", "fees1": "2", "collectable0": "3", "collectable1": "4",
+        "feesUSD": None, "valueUSD": value,
     }  # fmt: skip
 
 
 class Served:
     """A server, the engine that a test plays, and clients for it."""
 
-    def __init__(self, limits: Limits, origins: tuple[str, ...], chain_ids: tuple[int, ...], proxies: Proxies) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        origins: tuple[str, ...],
+        chain_ids: tuple[int, ...],
+        proxies: Proxies,
+        earnings: Earnings | None = None,
+    ) -> None:
         self.now = 5000.0
         self.metrics = Metrics()
         self.hub = Hub(self, limits, self.metrics, clock=lambda: self.now)
@@ -57,7 +74,7 @@ class Served:
             chain_id: ServedChain(ChainId(chain_id), f"chain{chain_id}", [{"kind": "uniswap-v3"}], 20.0)
             for chain_id in chain_ids
         }
-        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),))
+        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), earnings)
         self.health = Health(self.hub, chains, self.metrics)
         self.sockets = Sockets(self.hub, self.rest, origins)
         self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
@@ -96,8 +113,8 @@ class Served:
         """Answer a wish at once, as the script says."""
         self.wanted.append(channel.name)
         self.was_wanted.set()
-        # Claims are asked for with every summary; nobody has any unless a test says so.
-        nothing: State | None = {} if channel.name.startswith("rewards:") else None
+        # Asked for with every summary, and with every position's details: none, unless a test says so.
+        nothing: State | None = {} if channel.name.startswith(("rewards:", "prices:")) else None
         answer = self.states.get(channel.name, nothing)
         if answer is None or self.head is None:
             return
@@ -144,11 +161,12 @@ async def served(
     origins: tuple[str, ...] = ("*",),
     chain_ids: tuple[int, ...] = (CHAIN,),
     trusted: tuple[str, ...] = (),
+    earnings: Earnings | None = None,
     **times: float,
 ) -> AsyncIterator[Served]:
     """Serve on a free port; times in seconds as an EdgeRunner takes them."""
     proxies = Proxies(trusted)
-    made = Served(limits or Limits(), origins, chain_ids, proxies)
+    made = Served(limits or Limits(), origins, chain_ids, proxies, earnings)
     runner = EdgeRunner(
         made.app, limits=made.hub.limits, metrics=made.metrics, proxies=proxies, shutdown_timeout=0.1, **times
     )

@@ -39,15 +39,6 @@ async def test_an_owner_of_nothing_is_worth_nothing(server: Served) -> None:
     assert (body["positions"], body["totalValueUSD"]) == ([], "0.00")
 
 
-async def test_details(server: Served) -> None:
-    server.states[ONE] = {"1": position(1)}
-    response, body = await server.get("/api/v1/positions/1/details?protocol=uniswap-v3")
-    assert response.status == 200
-    assert (body["tokenId"], body["block"]["number"]) == ("1", 1)
-    assert body["fees"] == {"amount0": "1", "amount1": "2", "collectable0": "3", "collectable1": "4", "usd": None}
-    assert {body["apr"], body["earnedAmountUSD"], body["rewards"]} == {None}
-
-
 async def test_a_token_that_is_not_there(server: Served) -> None:
     server.states["position:31337:uniswap-v3:7"] = {}
     response, body = await server.get("/api/v1/positions/7/details")

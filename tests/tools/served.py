@@ -60,6 +60,8 @@ def entry_of(truth: PositionTruth, chain_id: int) -> JsonObject:
         "isActive": nft.liquidity > 0 and nft.lower <= pool.tick < nft.upper,
         "isStaked": truth.stakes > 0,
         "rewards": None,
+        "rewardsUSD": None,
+        "priceDeviation": False,
         "amount0": str(truth.amounts[0]),
         "amount1": str(truth.amounts[1]),
         "fees0": str(truth.collectable[0]) if not nft.owed0 else None,

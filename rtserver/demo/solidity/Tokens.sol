@@ -79,6 +79,73 @@ contract FeeToken is Token {
     }
 }
 
+// Every balance grows or shrinks at its issuer's word, that of a pool, too: holders own shares of the supply.
+contract RebasingToken {
+    string public name;
+    string public symbol;
+    uint8 public decimals;
+    uint256 public scaleBps = 10000;
+    uint256 private totalShares;
+    mapping(address => uint256) private shares;
+    mapping(address => mapping(address => uint256)) public allowance;
+
+    event Transfer(address indexed from, address indexed to, uint256 value);
+    event Approval(address indexed owner, address indexed spender, uint256 value);
+
+    constructor(string memory name_, string memory symbol_, uint8 decimals_) {
+        name = name_;
+        symbol = symbol_;
+        decimals = decimals_;
+    }
+
+    function rebase(uint256 scaleBps_) external {
+        scaleBps = scaleBps_;
+    }
+
+    function totalSupply() external view returns (uint256) {
+        return totalShares * scaleBps / 10000;
+    }
+
+    function balanceOf(address owner) external view returns (uint256) {
+        return shares[owner] * scaleBps / 10000;
+    }
+
+    function mintMany(address[] calldata to, uint256 value) external {
+        for (uint256 i = 0; i < to.length; i++) {
+            uint256 more = value * 10000 / scaleBps;
+            totalShares += more;
+            shares[to[i]] += more;
+            emit Transfer(address(0), to[i], value);
+        }
+    }
+
+    function approve(address spender, uint256 value) external returns (bool) {
+        allowance[msg.sender][spender] = value;
+        emit Approval(msg.sender, spender, value);
+        return true;
+    }
+
+    function transfer(address to, uint256 value) external returns (bool) {
+        _transfer(msg.sender, to, value);
+        return true;
+    }
+
+    function transferFrom(address from, address to, uint256 value) external returns (bool) {
+        uint256 allowed = allowance[from][msg.sender];
+        if (allowed != type(uint256).max) allowance[from][msg.sender] = allowed - value;
+        _transfer(from, to, value);
+        return true;
+    }
+
+    // Rounded up, so that nobody is paid less than was promised.
+    function _transfer(address from, address to, uint256 value) private {
+        uint256 moved = (value * 10000 + scaleBps - 1) / scaleBps;
+        shares[from] -= moved;
+        shares[to] += moved;
+        emit Transfer(from, to, value);
+    }
+}
+
 // What metadata looks like in the wild: each call answers one word, many bytes, or reverts.
 contract OddToken {
     bytes private nameAnswer;

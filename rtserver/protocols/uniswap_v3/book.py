@@ -162,7 +162,7 @@ class UniswapV3Book(Keeping, Reading, Histories):
         return {token: [*self._quotes_of(token)] if self._is_held(token) else None for token in tokens}
 
     def _quotes_of(self, token: Address) -> Iterable[QuotePool]:
-        for address in sorted(self._pools_of[token] & self._quote_pools):
+        for address in sorted(self._pools_of.get(token, set()) & self._quote_pools):
             pool = self._pools[address]
             if pool.is_read and pool.exists and pool.sqrt_price and self._priced_token(pool) == token:
                 yield QuotePool(address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
@@ -170,7 +170,7 @@ class UniswapV3Book(Keeping, Reading, Histories):
     def evaluate(self, prices: Prices, repriced: frozenset[Address], now: int) -> Evaluation:
         """Return what changed for everything that was touched, for holders of the repriced tokens, and by time."""
         result = Evaluation(removed=self._removed, moved=self._moved)
-        earned = self._evaluate_rewards(now)
+        earned = self._evaluate_rewards(prices, repriced, now)
         self._removed, self._moved = {}, {}
         ranges = self._dirty_ranges
         self._dirty_ranges = set()
@@ -186,7 +186,8 @@ class UniswapV3Book(Keeping, Reading, Histories):
             if tokens is None or not pool.is_ready():
                 waiting.add(address)
                 continue
-            move = evaluate_pool_price(pool, *tokens)
+            cents0, cents1 = prices.get(pool.token0), prices.get(pool.token1)
+            move = evaluate_pool_price(pool, *tokens, cents0, cents1, self._deviation_bps)
             if move is not None:
                 moves[pool] = move
             work[pool] = pool.ranges.values()
@@ -211,7 +212,7 @@ class UniswapV3Book(Keeping, Reading, Histories):
             self._dirty_ranges.update(unread)
         if earned:
             add_rewards(earned, whole, result.patches)
-        self._evaluate_claims(result.claims)
+        self._evaluate_claims(result.claims, prices, repriced)
         for nft in whole:
             shown = self._view(nft)
             assert shown is not None

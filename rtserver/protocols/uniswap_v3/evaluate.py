@@ -31,28 +31,58 @@ _VALUE: Final = 32
 _FEES_USD: Final = 64
 _ACTIVE: Final = 128
 _OWNER_AND_LIQUIDITY: Final = 256
+_DEVIATION: Final = 512
 _SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
 
 Static = tuple[int, str, Token, Token]
 
 
-def evaluate_pool_price(pool: Pool, token0: Token, token1: Token) -> EncodedPatch | None:
+def evaluate_pool_price(
+    pool: Pool, token0: Token, token1: Token, cents0: int | None, cents1: int | None, deviation_bps: int
+) -> EncodedPatch | None:
     """Refresh the price text; return the fields that all positions of the pool share, None where nothing moved.
 
-    The price is token1 per token0; None before initialize or without decimals.
+    The price is token1 per token0; None before initialize or without decimals. An empty text stands for a field
+    that became unknown: positions have to be told whole.
+
+    Args:
+        pool: The pool, as it was read last.
+        token0: The pool's first token.
+        token1: The pool's second token.
+        cents0: US cents × 2^128 per smallest unit of token0, or None without a price.
+        cents1: The same of token1.
+        deviation_bps: From where on the pool's price deviates, in hundredths of a percent of the tokens' own.
     """
     price = None
     if pool.sqrt_price and token0.decimals is not None and token1.decimals is not None:
         price = price_text(pool.sqrt_price, token0.decimals, token1.decimals)
-    if price == pool.price and pool.tick == pool.shown_tick:
+    deviates = _deviates(pool.sqrt_price, cents0, cents1, deviation_bps)
+    has_moved, has_turned = price != pool.price or pool.tick != pool.shown_tick, deviates is not pool.deviates
+    if not (has_moved or has_turned):
         return None
-    lost_price = price is None and pool.price is not None
-    pool.price, pool.shown_tick = price, pool.tick
-    if lost_price:
-        return TICK_AND_PRICE, ""
-    if price is None:
-        return TICK_AND_PRICE, f',"tick":{pool.tick}'
-    return TICK_AND_PRICE, f',"tick":{pool.tick},"price":"{price}"'
+    is_lost = (price is None and pool.price is not None) or (deviates is None and pool.deviates is not None)
+    pool.price, pool.shown_tick, pool.deviates = price, pool.tick, deviates
+    if is_lost:
+        return TICK_AND_PRICE | _DEVIATION, ""
+    fields, text = 0, ""
+    if has_moved:
+        fields = TICK_AND_PRICE
+        text = f',"tick":{pool.tick}' if price is None else f',"tick":{pool.tick},"price":"{price}"'
+    if has_turned:
+        fields |= _DEVIATION
+        text += f',"priceDeviation":{"true" if deviates else "false"}'
+    return fields, text
+
+
+def _deviates(sqrt_price: int, cents0: int | None, cents1: int | None, limit_bps: int) -> bool | None:
+    """Return whether a pool's price is further than the limit from what its tokens' prices say; None if unknown.
+
+    In raw units both are token1 for one token0: sqrt_price² / 2^192, and cents0 / cents1.
+    """
+    if not (sqrt_price and cents0 and cents1):
+        return None
+    spot, implied = sqrt_price * sqrt_price * cents1, cents0 << 192
+    return abs(spot - implied) * 10_000 > limit_bps * implied
 
 
 def evaluate_ranges(
@@ -274,6 +304,7 @@ def position_view(nft: Nft, static: Static) -> JsonObject:
         "isActive": rng.was_in_range and nft.liquidity > 0,
         "isStaked": nft.stakes > 0,
         "rewards": nft.rewards,
+        "rewardsUSD": None if nft.rewards_cents is None else cents_text(nft.rewards_cents),
         "amount0": str(nft.amount0),
         "amount1": str(nft.amount1),
         "fees0": _less(nft.collectable0, nft.principal0) or None,
@@ -283,6 +314,7 @@ def position_view(nft: Nft, static: Static) -> JsonObject:
         "priceLower": rng.price_lower,
         "price": pool.price,
         "priceUpper": rng.price_upper,
+        "priceDeviation": pool.deviates,
         "valueUSD": None if nft.value_cents is None else cents_text(nft.value_cents),
         "feesUSD": None if nft.fees_cents is None else cents_text(nft.fees_cents),
     }
@@ -302,6 +334,7 @@ def pool_view(pool: Pool, static: Static) -> JsonObject:
         "sqrtPriceX96": str(pool.sqrt_price),
         "tick": pool.tick,
         "price": pool.price,
+        "priceDeviation": pool.deviates,
         "liquidity": str(pool.liquidity),
         "feeGrowthGlobal0X128": str(pool.growth0),
         "feeGrowthGlobal1X128": str(pool.growth1),

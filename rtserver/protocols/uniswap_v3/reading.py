@@ -234,7 +234,7 @@ class Reading(Staked):
         if before != outside:
             pool.ticks[tick] = outside
             if address not in self._dirty_pools:
-                self._dirty_ranges.update(rng for (lower, upper), rng in pool.ranges.items() if tick in (lower, upper))
+                self._dirty_ranges.update(pool.bounded[tick])
 
     def _absorb_core(self, key: RangeKey, core: reads.CorePosition) -> None:
         self._stale_cores.discard(key)

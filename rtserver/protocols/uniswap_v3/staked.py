@@ -6,17 +6,18 @@ in range it grows each second, so it is evaluated at each block's timestamp from
 told at a pace of its own; whatever an event changed is told with that event's block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from ...domain.chain import Log
 from ...domain.clmath.rewards import seconds_inside, seconds_per_liquidity
-from ...domain.diff import JsonObject, JsonValue, State
+from ...domain.diff import EncodedPatch, JsonObject, JsonValue, State
 from ...domain.ids import Address, BlockHash, Liquidity, TokenId
+from ...domain.text import cents_text
 from ..addresses import checksum
-from ..base import HistoryQuery, Patches, Plan, StakedRange, patches_with
+from ..base import HistoryQuery, Patches, Plan, Prices, StakedRange, patches_with
 from ..tokens import decimals_call, symbol_call
 from . import reads
 from .state import WHOLE, Nft, Pool
@@ -24,8 +25,10 @@ from .tracking import Tracking
 
 __all__ = ["REWARDS", "Staked", "add_rewards"]
 
-# Which field a patch holds; the others are in `evaluate`.
+# Which fields a patch holds; the others are in `evaluate`.
 REWARDS: Final = 1 << 16
+_REWARDS_USD: Final = 1 << 17
+_HALF: Final = 1 << 127
 
 
 class Staked(Tracking):
@@ -91,7 +94,7 @@ class Staked(Tracking):
         else:
             self._staked.pop(token_id, None)
             self._unrewarded.discard(token_id)
-            nft.rewards = None
+            nft.rewards = nft.earned = nft.rewards_cents = None
 
     def _absorb_deposits(self, query: HistoryQuery, logs: Sequence[Log] | None) -> None:
         """Read the positions that may be held for watched owners."""
@@ -141,10 +144,19 @@ class Staked(Tracking):
         for address in self._stale_times - self._stale_pools - self._load_pools.keys():
             index = self._pools[address].observed_at
             plan.add(("observation", address, index), reads.observation_call(address, index))
+        self._watch_rewards(self._staking.reward_tokens())
         for token in self._unknown_rewards():
             plan.add(("symbol", token), symbol_call(token))
             plan.add(("decimals", token), decimals_call(token))
         self._staking.plan(plan)
+
+    def _watch_rewards(self, tokens: frozenset[Address]) -> None:
+        """Have the tokens that rewards are paid in priced like those that positions hold."""
+        before, self._reward_tokens = self._reward_tokens, tokens
+        for token in sorted(tokens - before):
+            self._watch_price(token)
+        for token in sorted(before - tokens):
+            self._forget_price(token)
 
     def _unknown_rewards(self) -> frozenset[Address]:
         """Return the tokens that rewards are in and that were not read."""
@@ -158,12 +170,14 @@ class Staked(Tracking):
 
     # --- values ---------------------------------------------------------------------------------------
 
-    def _evaluate_rewards(self, now: int) -> dict[TokenId, tuple[Nft, str]]:
-        """Bring rewards up to a block's timestamp.
+    def _evaluate_rewards(
+        self, prices: Prices, repriced: frozenset[Address], now: int
+    ) -> dict[TokenId, tuple[Nft, EncodedPatch]]:
+        """Bring rewards up to a block's timestamp, and their value to its prices.
 
         Returns:
-            Position → (position, text) of those that changed and were told before. Where rewards become known or
-            unknown, the position is marked to be told whole.
+            Position → (position, patch) of those that changed and were told before; a patch's text without braces.
+            Where rewards or their value become known or unknown, the position is marked to be told whole.
         """
         staking = self._staking
         if staking is None:
@@ -172,28 +186,52 @@ class Staked(Tracking):
         if not 0 <= now - self._rewarded_at < self._rewards_every_s:
             self._rewarded_at = now
             changed |= self._staked.keys()
-        told: dict[TokenId, tuple[Nft, str]] = {}
-        for token_id in sorted(changed & self._staked.keys()):
+        moved = repriced & self._reward_tokens
+        revalued: set[TokenId] = set()
+        if moved:
+            revalued = {i for i, nft in self._staked.items() if nft.earned and not moved.isdisjoint(nft.earned)}
+        told: dict[TokenId, tuple[Nft, EncodedPatch]] = {}
+        for token_id in sorted((changed & self._staked.keys()) | revalued):
             nft = self._staked[token_id]
-            is_ready = nft.range.is_ready() and nft.range.pool.observed is not None and staking.is_known(token_id)
-            if not is_ready:
-                self._unrewarded.add(token_id)
+            before, cents_before = nft.rewards, nft.rewards_cents
+            if token_id in changed:
+                is_ready = nft.range.is_ready() and nft.range.pool.observed is not None and staking.is_known(token_id)
+                if not is_ready:
+                    self._unrewarded.add(token_id)
+                    continue
+                self._unrewarded.discard(token_id)
+                self._reward(nft, now)
+            nft.rewards_cents = None if nft.earned is None else _cents(nft.earned, prices)
+            rewards, cents = nft.rewards, nft.rewards_cents
+            if (rewards is None) is not (before is None) or (cents is None and cents_before is not None):
+                nft.news |= WHOLE
+                self._dirty_ranges.add(nft.range)
                 continue
-            self._unrewarded.discard(token_id)
-            earned = self._rewards(nft, now)
-            if earned is None or nft.rewards is None:
-                if earned is not nft.rewards:
-                    nft.rewards = earned
-                    nft.news |= WHOLE
-                    self._dirty_ranges.add(nft.range)
-            elif earned["places"] != nft.rewards["places"]:
-                nft.rewards = earned
-                if nft.is_shown:
-                    told[token_id] = nft, orjson.dumps(earned).decode()
+            fields, text = 0, ""
+            if rewards is not None and rewards is not before:
+                fields, text = REWARDS, f',"rewards":{orjson.dumps(rewards).decode()}'
+            if cents is not None and cents != cents_before:
+                fields |= _REWARDS_USD
+                text += f',"rewardsUSD":"{cents_text(cents)}"'
+            if text and nft.is_shown:
+                told[token_id] = nft, (fields, text[1:])
         return told
 
-    def _rewards(self, nft: Nft, now: int) -> JsonObject | None:
-        """Return what a staked position has earned at a block, place by place; None while that is unknown."""
+    def _reward(self, nft: Nft, now: int) -> None:
+        """Set what a staked position has earned at a block. What did not grow keeps its object, and its `asOf`."""
+        found = self._rewards(nft, now)
+        if found is None:
+            nft.rewards = nft.earned = None
+            return
+        rewards, nft.earned = found
+        if nft.rewards is None or rewards["places"] != nft.rewards["places"]:
+            nft.rewards = rewards
+
+    def _rewards(self, nft: Nft, now: int) -> tuple[JsonObject, dict[Address, int] | None] | None:
+        """Return what a staked position has earned at a block, place by place and by token; None while unknown.
+
+        By token it is None where one of the places can't say.
+        """
         assert self._staking is not None
         rng, pool = nft.range, nft.range.pool
         outside_lower, outside_upper = pool.ticks[rng.lower], pool.ticks[rng.upper]
@@ -212,13 +250,22 @@ class Staked(Tracking):
             }
             for reward in earned
         ]
-        return {"asOf": now, "places": places}
+        rewards: JsonObject = {"asOf": now, "places": places}
+        by_token: dict[Address, int] = {}
+        for reward in earned:
+            if reward.amount is None:
+                return rewards, None
+            by_token[reward.token] = by_token.get(reward.token, 0) + reward.amount
+        return rewards, by_token
 
-    def _evaluate_claims(self, claims: dict[Address, State]) -> None:
-        """Add what owners can claim, where it changed."""
+    def _evaluate_claims(self, claims: dict[Address, State], prices: Prices, repriced: frozenset[Address]) -> None:
+        """Add what owners can claim, where it or its value changed."""
         if self._staking is None:
             return
         self._unclaimed |= self._staking.take_claims()
+        moved = {f"{self.kind}:{checksum(token)}" for token in repriced & self._reward_tokens}
+        if moved:
+            self._unclaimed |= {owner for owner, state in self._claimed.items() if not moved.isdisjoint(state)}
         for owner in sorted(self._unclaimed):
             known = self._staking.claims(owner)
             if known is None or not known.keys() <= self._tokens.keys():
@@ -231,6 +278,7 @@ class Staked(Tracking):
                     "owner": checksum(owner),
                     "token": self._tokens[token].view,
                     "amount": str(amount),
+                    "valueUSD": None if (cents := _cents({token: amount}, prices)) is None else cents_text(cents),
                 }
                 for token, amount in known.items()
             }
@@ -238,7 +286,20 @@ class Staked(Tracking):
                 self._claimed[owner] = claims[owner] = state
 
 
-def add_rewards(told: dict[TokenId, tuple[Nft, str]], whole: Sequence[Nft], patches: dict[int, Patches]) -> None:
+def _cents(amounts: Mapping[Address, int], prices: Prices) -> int | None:
+    """Return what amounts in smallest units are worth in US cents, None where one of the tokens has no price."""
+    total = 0
+    for token, amount in amounts.items():
+        each = prices.get(token)
+        if each is None:
+            return None
+        total += amount * each
+    return (total + _HALF) >> 128
+
+
+def add_rewards(
+    told: Mapping[TokenId, tuple[Nft, EncodedPatch]], whole: Sequence[Nft], patches: dict[int, Patches]
+) -> None:
     """Add rewards to the patches of their positions: one patch a position. What is told whole holds them already."""
     left = dict(told)
     for nft in whole:
@@ -249,15 +310,17 @@ def add_rewards(told: dict[TokenId, tuple[Nft, str]], whole: Sequence[Nft], patc
         if not any(held.token_id in left for held in batch.positions):
             continue
         alone, batch.positions, batch.texts = list(zip(batch.positions, batch.texts, strict=True)), [], []
-        more = patches_with(patches, fields | REWARDS)
         for held, text in alone:
             found = left.pop(held.token_id, None)
-            into = batch if found is None else more
+            into = batch
+            if found is not None:
+                more, added = found[1]
+                into, text = patches_with(patches, fields | more), f"{text[:-1]},{added}}}"
             into.positions.append(held)
-            into.texts.append(text if found is None else f'{text[:-1]},"rewards":{found[1]}}}')
+            into.texts.append(text)
         if not batch.positions:
             del patches[fields]
-    if left:
-        rest = patches_with(patches, REWARDS)
-        rest.positions += [nft for nft, _ in left.values()]
-        rest.texts += [f'{{"rewards":{text}}}' for _, text in left.values()]
+    for nft, (fields, text) in left.values():
+        rest = patches_with(patches, fields)
+        rest.positions.append(nft)
+        rest.texts.append(f"{{{text}}}")

@@ -100,11 +100,15 @@ class Pool:
     growth1: int = 0
     ticks: dict[Tick, tuple[int, int, int] | None] = field(default_factory=dict)
     ranges: dict[tuple[Tick, Tick], Range] = field(default_factory=dict)
+    # The ranges that each tick bounds: one owner may have thousands, and looking through all for each is a stall.
+    bounded: dict[Tick, set[Range]] = field(default_factory=dict)
     walked: Tick | None = None
     span: tuple[Tick, Tick] | None = None
     # As last shown.
     shown_tick: Tick | None = None
     price: str | None = None
+    # Whether the price is further from that of its tokens than the limit; None while that is unknown.
+    deviates: bool | None = None
     view: JsonObject | None = None
 
     def is_ready(self) -> bool:
@@ -144,6 +148,9 @@ class Nft:
     # In how many places it is staked, and what it has earned there: see `staked`.
     stakes: int = 0
     rewards: JsonObject | None = None
+    # The same by token, in smallest units; None where a part of it is unknown. And in US cents, as last shown.
+    earned: dict[Address, int] | None = None
+    rewards_cents: int | None = None
 
     def set_principal(self, principal0: int | None, principal1: int | None) -> None:
         """Set owed principal; the fees are told again, and the whole object where they became unknown."""

@@ -35,6 +35,7 @@ class Tracking:
         hops: Sequence[Address] = (),
         staking: Staking | None = None,
         rewards_every_s: float = 0.0,
+        deviation_bps: int = 200,
         kind: str = "uniswap-v3",
     ) -> None:
         self.kind = kind
@@ -46,6 +47,7 @@ class Tracking:
         self._hops = tuple(token for token in hops if token not in self._stablecoins)
         self._staking = staking
         self._rewards_every_s = rewards_every_s
+        self._deviation_bps = deviation_bps
         self._journal = Journal()
         self._tokens: dict[Address, Token] = {}
         self._pools: dict[Address, Pool] = {}
@@ -98,6 +100,7 @@ class Tracking:
         # Staked positions; those of them to be told what they earned; when all of them last were, in chain seconds.
         self._staked: dict[TokenId, Nft] = {}
         self._unrewarded: set[TokenId] = set()
+        self._reward_tokens: frozenset[Address] = frozenset()
         self._rewarded_at = 0
         # What owners can claim, as last told; those of them for whom that has to be told anew.
         self._claimed: dict[Address, State] = {}
@@ -178,10 +181,12 @@ class Tracking:
             self._drop_pool_if_unused(self._pools[address])
 
     def _is_held(self, token: Address) -> bool:
-        """Return whether a tracked pool holds a token, or others are priced through it."""
+        """Return whether a tracked pool holds a token, others are priced through it, or rewards are paid in it."""
         pools = self._pools_of.get(token, set())
         if token in self._hops:
             return bool(pools)
+        if token in self._reward_tokens:
+            return True
         return any(self._pools[address].keeps_growth for address in pools)
 
     def _priced_token(self, pool: Pool) -> Address:
@@ -196,6 +201,7 @@ class Tracking:
             rng = pool.ranges[lower, upper] = Range(pool, lower, upper, reads.core_key(self._manager, lower, upper))
             self._load_cores[pool.address, lower, upper] = None
             for tick in (lower, upper):
+                pool.bounded.setdefault(tick, set()).add(rng)
                 if tick not in pool.ticks:
                     pool.ticks[tick] = None
                     self._load_ticks[pool.address, tick] = None
@@ -226,8 +232,12 @@ class Tracking:
         self._stale_cores.discard(key)
         self._load_cores.pop(key, None)
         self._dirty_ranges.discard(rng)
-        used = {tick for ticks in pool.ranges for tick in ticks}
-        for tick in {rng.lower, rng.upper} - used:
+        for tick in (rng.lower, rng.upper):
+            others = pool.bounded[tick]
+            others.discard(rng)
+            if others:
+                continue
+            del pool.bounded[tick]
             pool.ticks.pop(tick, None)
             self._stale_ticks.discard((pool.address, tick))
             self._load_ticks.pop((pool.address, tick), None)

@@ -66,6 +66,8 @@ class V3Staker:
         self._at = staker
         self._now = 0
         self._past = Past(staker)
+        # Before anyone asks for a position: with these known, its rewards take no round trip more than the rest of it.
+        self._past.want(INCENTIVES)
         # The name of a key is its hash, so what was once heard of one stays true on every branch.
         self._keys: dict[IncentiveId, IncentiveKey] = {}
         self._terms: dict[IncentiveId, JsonObject] = {}
@@ -100,7 +102,6 @@ class V3Staker:
         is_new = token is None
         if token is None:
             token = self._tokens[token_id] = _Staked()
-            self._past.want(INCENTIVES)
         if token.stakes != stakes:
             self._changed.add(token_id)
         token.stakes = stakes
@@ -128,7 +129,6 @@ class V3Staker:
         """Find all positions held for an owner, and what it can claim, from now on."""
         if owner not in self._owners:
             self._owners[owner] = _Depositor()
-            self._past.want(INCENTIVES)
             self._past.want(deposits_to(owner))
 
     def unwant_owner(self, owner: Address) -> None:
