@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from rtserver.domain.diff import Change
 
 from .stage import CHAIN, OTHER_CHAIN, Stage, channel
@@ -52,6 +54,39 @@ def test_the_order_of_joining_makes_no_second_frame(stage: Stage) -> None:
         client.subscribe(second)
     stage.block(A, B)
     assert one.frames[-1] is two.frames[-1]
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_few_channels_or_most_are_told_alike(stage: Stage, count: int) -> None:
+    """Whoever gets what is found in one of two ways, by what is less to look at."""
+    channels = [channel(number) for number in range(6)]
+    stage.open(*channels)
+    sets = [channels[:1], channels[:2], channels[1:3], channels[3:], channels, []]
+    pairs = [(stage.client(f"{index} a"), stage.client(f"{index} b")) for index in range(len(sets))]
+    for wanted, (one, two) in zip(sets, pairs, strict=True):
+        for client, order in ((one, wanted), (two, wanted[::-1])):
+            for each in order:
+                client.subscribe(each)
+            client.read()
+    # Someone who left is told nothing of it, whatever was known of him.
+    stage.block(*channels)
+    for client in pairs[4]:
+        stage.hub.unsubscribe(client.session, channels[0], None)
+    for pair in pairs:
+        for client in pair:
+            client.read()
+    sets[4] = channels[1:]
+    told = {each.name for each in channels[:count]}
+    stage.block(*channels[:count])
+    for wanted, (one, two) in zip(sets, pairs, strict=True):
+        expected = told & {each.name for each in wanted}
+        assert [{change["channel"] for change in block["changes"]} for block in one.read()] == [expected] * bool(
+            expected
+        )
+        if expected:
+            assert one.frames[-1] is two.frames[-1]
+        stage.assert_same(one, two)
+    assert not any(stream.fragment for stream in stage.hub._openings.streams.values())
 
 
 def test_a_block_that_concerns_nobody_is_sent_to_nobody(stage: Stage) -> None:
