@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from faults.proxy import FaultProxy
 
-from rtserver.chain.headers import HeaderReader
-from rtserver.chain.reader import ChainReader
-from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.lab import Lab
 from rtserver.demo.node import AnvilNode
 from rtserver.demo.toolchain import Toolchain
-from rtserver.obs.metrics import Metrics
 
 # Short enough to be waited for: a chain of 0.2 s blocks has as much.
 SILENCE_S = 0.5
@@ -39,16 +35,6 @@ async def proxies(*nodes: AnvilNode) -> AsyncIterator[list[FaultProxy]]:
     """Put a proxy before each node."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(FaultProxy(node.http_url, node.ws_url)) for node in nodes]
-
-
-@asynccontextmanager
-async def nodes_of(*urls: str) -> AsyncIterator[Mapping[str, HeaderReader]]:
-    """Return a reader for each node."""
-    reader = ChainReader("one", [HttpEndpoint(url, timeout_s=2.0) for url in urls], Metrics())
-    try:
-        yield reader.nodes()
-    finally:
-        await reader.close()
 
 
 async def mine_other(node: AnvilNode, count: int = 1) -> dict[str, Any]:

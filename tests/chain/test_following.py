@@ -18,7 +18,7 @@ from rtserver.demo.market import Market
 from rtserver.demo.toolchain import Toolchain
 from rtserver.protocols.channels import HeadChannel
 
-from .following import PATIENCE_S, SILENCE_S, head_of, mine_other, nodes_of, proxies, twin
+from .following import PATIENCE_S, SILENCE_S, head_of, mine_other, proxies, twin
 from .world import CHAIN, World, open_world
 
 PUSH = "eth_subscription"
@@ -26,18 +26,18 @@ PUSH = "eth_subscription"
 
 @asynccontextmanager
 async def followed(lab: Lab, *fronts: FaultProxy, **options: Any) -> AsyncIterator[World]:
-    """Follow the chain through proxies: subscriptions and polls of each, the engine's reads of the first."""
-    async with nodes_of(*(front.http_url for front in fronts)) as nodes:
-        settings: dict[str, Any] = {
-            "ws_urls": [front.ws_url for front in fronts],
-            "nodes": nodes,
-            "silence_s": SILENCE_S,
-            "patience_s": PATIENCE_S,
-            **options,
-        }
-        async with open_world(lab, http=fronts[0].http_url, **settings) as world:
-            await world.open_owners()
-            yield world
+    """Follow the chain through proxies: subscriptions, polls and the engine's reads of each."""
+    settings: dict[str, Any] = {
+        "http": [front.http_url for front in fronts],
+        "ws_urls": [front.ws_url for front in fronts],
+        "silence_s": SILENCE_S,
+        "patience_s": PATIENCE_S,
+        "timeout_s": 2.0,
+        **options,
+    }
+    async with open_world(lab, **settings) as world:
+        await world.open_owners()
+        yield world
 
 
 async def market_of(lab: Lab, seed: int) -> Market:
@@ -247,6 +247,9 @@ async def test_disorder_of_announcements_changes_nothing(lab: Lab, seed: int) ->
         for _ in range(6):
             await market.steps(rng.randint(1, 5))
             if rng.random() < 0.5:
+                # A read that met mining may have been answered with the next block's state: anvil's own fault. That
+                # is put right with that block, as long as it comes before it is dropped.
+                await world.settled()
                 await lab.node.rpc("anvil_reorg", [rng.randint(1, 5), []])
                 await lab.catch_up()
             if rng.random() < 0.4:
@@ -388,7 +391,7 @@ async def test_a_reorganisation_is_followed_while_another_endpoint_still_tells_t
 
 async def test_a_node_slower_than_its_blocks_is_not_queued_for(lab: Lab) -> None:
     market = await market_of(lab, 57)
-    async with proxies(lab.node) as (front,), followed(lab, front, silence_s=5.0) as world:
+    async with proxies(lab.node) as (front,), followed(lab, front, silence_s=5.0, timeout_s=10.0) as world:
         slow = front.add(Delay(0.5), via="http")
         before, behind = len(world.keeper.updates), 0
         for _ in range(25):
@@ -496,7 +499,7 @@ async def test_what_is_final_is_told_with_the_head(lab: Lab) -> None:
                         numbers.append(int(block["number"], 16))
                 await front.asked("eth_getBlockByNumber", asked + 2)
             for numbers in told.values():
-                assert len(set(numbers)) > 5
+                assert len(set(numbers)) > 2
                 assert numbers == sorted(numbers)
             assert told["finalized"][-1] < told["safe"][-1] < lab.head.number
             await lab.node.rpc("anvil_reorg", [10, []])

@@ -265,15 +265,16 @@ async def open_world(
     feeds: Sequence[Feed] = (),
     policy: PricePolicy | None = None,
     is_awaited: bool = True,
+    timeout_s: float = 10.0,
     **options: Any,
 ) -> AsyncIterator[World]:
     """Run an engine on the lab's node, or on endpoints in front of it; with the staker known to it
     or not; once its subscription is open, or `is_awaited` is False; `options` are the source's."""
     metrics = Metrics()
     urls = [http] if isinstance(http, str) else http or [lab.node.http_url]
-    endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=10) for url in urls]
+    endpoints: list[Endpoint] = [HttpEndpoint(url, timeout_s=timeout_s) for url in urls]
     if reads == "ws":
-        endpoints = [WsEndpoint(ws or lab.node.ws_url, timeout_s=10)]
+        endpoints = [WsEndpoint(ws or lab.node.ws_url, timeout_s=timeout_s)]
     reader = ChainReader("local", endpoints, metrics)
     source = ChainSource(
         chain_id=CHAIN,
@@ -281,6 +282,8 @@ async def open_world(
         reader=reader,
         metrics=metrics,
         linker=Linker(),
+        nodes=reader.nodes(),
+        heard=reader.saw,
         **{"ws_urls": [ws or lab.node.ws_url], "silence_s": 60.0, "connect_timeout_s": 5, **options},
     )
     dollars = [Address(token.lower()) for token in lab.deployment.stablecoins]
