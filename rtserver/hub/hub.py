@@ -207,6 +207,9 @@ class Hub:
         finally:
             for stream in told:
                 stream.fragment = ""
+        if update.rollback is not None:
+            # Blocks that the last process had told of may be among the dropped, and its clients are not here yet.
+            self._openings.begin_anew(chain_id)
         for name, state in update.opened.items():
             stream, requests = self._openings.open(name, chain_id, state, header.ref)
             for session, request_id, cursor, latest in requests:

@@ -103,6 +103,10 @@ class Openings:
         """Go on with these streams of an earlier process as soon as their channels are read."""
         self._kept.update((name, stream) for name, stream in streams.items() if name in self._channels)
 
+    def begin_anew(self, chain_id: ChainId) -> None:
+        """Let go of a chain's streams that were to go on: what led from them to now can't be told as one change."""
+        self._kept = {name: stream for name, stream in self._kept.items() if self._channels[name].chain_id != chain_id}
+
     # --- answers --------------------------------------------------------------------------------------
 
     def open(self, name: str, chain_id: ChainId, state: State, block: BlockRef) -> tuple[Stream, list[_Request]]:

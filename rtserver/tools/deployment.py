@@ -31,13 +31,18 @@ class Deployment:
 async def fetch_deployment(base: str, chain_id: int, manager: str | None, factory: str | None) -> Deployment:
     """Return the deployment that the server at `base` follows on a chain; given addresses go first.
 
+    The server says which staker it follows. Where both addresses are given it need not say anything.
+
     Raises:
         ConnectFailed: The server does not answer.
         PermanentError: It does not follow that chain, or an address is none.
     """
     found: dict[str, Any] = {}
-    if manager is None or factory is None:
+    try:
         found = await _fetch(base, chain_id)
+    except (ConnectFailed, PermanentError):
+        if manager is None or factory is None:
+            raise
     try:
         return Deployment(
             chain_id=chain_id,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from ..chain.refusals import Refusal
 from ..chain.rpc import Endpoint, RpcError, TransportError
 from ..domain.errors import ChainUnavailable, PermanentError, RetryableError
 from ..domain.ids import Address, TokenId
@@ -41,6 +42,12 @@ MAX_U256: Final = (1 << 256) - 1
 # Most public endpoints take 100 calls a batch.
 _BATCH: Final = 100
 _PAUSE_S: Final = 0.25
+# A node that answers with an error is up: what it refuses for longer than a stumble takes, it will go on refusing.
+_STUMBLE_S: Final = 5.0
+# The call itself failed in the EVM: that is the chain's answer. Any other error is the node's, and says nothing.
+_FAILED: Final = frozenset({Refusal.REVERTED})
+# A token may burn all gas that it is given, however much the node allows.
+_FAILED_OR_EXHAUSTED: Final = _FAILED | {Refusal.OUT_OF_GAS}
 # Source: EIP-1474, "requested resource not found": what anvil says of an orphan's hash.
 _RESOURCE_NOT_FOUND: Final = -32001
 
@@ -154,8 +161,6 @@ class Truth:
     async def chain_id(self) -> int:
         """Return the node's chain id."""
         (answer,) = await self._send([("eth_chainId", [])])
-        if isinstance(answer, RpcError):
-            raise ChainUnavailable(f"the node does not tell its chain id: {answer}")
         return int(answer, 16)
 
     async def require(self, block_hash: str) -> BlockTruth:
@@ -170,7 +175,7 @@ class Truth:
 
         Raises:
             BlockGone: See there.
-            ChainUnavailable: The node did not answer for too long.
+            ChainUnavailable: The node did not answer for too long, or only with errors that say nothing of the chain.
         """
         ids = list(dict.fromkeys(token_ids))
         manager = self._manager
@@ -286,8 +291,10 @@ class Truth:
                 )
             self._pools[key] = pool
         tokens = list({token for nft in nfts for token in (nft.token0, nft.token1)} - self._tokens.keys())
-        symbols = await self._call([_Call(*symbol_call(token)) for token in tokens], block_hash)
-        decimals = await self._call([_Call(*decimals_call(token)) for token in tokens], block_hash)
+        symbols = await self._call([_Call(*symbol_call(token)) for token in tokens], block_hash, _FAILED_OR_EXHAUSTED)
+        decimals = await self._call(
+            [_Call(*decimals_call(token)) for token in tokens], block_hash, _FAILED_OR_EXHAUSTED
+        )
         for token, symbol, digits in zip(tokens, symbols, decimals, strict=True):
             self._tokens[token] = TokenTruth(token, decode_symbol(token, symbol), decode_decimals(digits))
 
@@ -299,8 +306,10 @@ class Truth:
         """
         return await self._call([_Call(*call) for call in calls], block_hash)
 
-    async def _call(self, calls: Sequence[_Call], block_hash: str) -> list[bytes | None]:
-        """Return each static call's answer at a block, None where it reverted."""
+    async def _call(
+        self, calls: Sequence[_Call], block_hash: str, failed: frozenset[Refusal] = _FAILED
+    ) -> list[bytes | None]:
+        """Return each static call's answer at a block, None where it failed in the EVM, in one of these ways."""
         results: list[bytes | None] = []
         for start in range(0, len(calls), _BATCH):
             requests: list[tuple[str, list[Any]]] = []
@@ -309,9 +318,9 @@ class Truth:
                 if call.sender is not None:
                     transaction["from"] = call.sender
                 requests.append(("eth_call", [transaction, {"blockHash": block_hash}]))
-            for answer in await self._send(requests):
+            for answer in await self._send(requests, failed):
                 if isinstance(answer, RpcError):
-                    if answer.is_unknown_block or answer.code == _RESOURCE_NOT_FOUND:
+                    if _is_unknown_block(answer):
                         raise BlockGone(block_hash) from answer
                     results.append(None)
                 elif not isinstance(answer, str):
@@ -320,15 +329,38 @@ class Truth:
                     results.append(bytes.fromhex(answer[2:]))
         return results
 
-    async def _send(self, requests: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """Send one batch, again and again while the node doesn't answer, up to the patience."""
-        give_up_at = time.monotonic() + self._patience_s
+    async def _send(
+        self, requests: Sequence[tuple[str, list[Any]]], failed: frozenset[Refusal] = frozenset()
+    ) -> list[Any]:
+        """Send one batch, again and again while the node doesn't answer, up to the patience.
+
+        Of error objects only those come back that are answers: an unknown block, and calls that failed as told.
+        """
+        began = time.monotonic()
         self.calls += len(requests)
         while True:
             try:
-                return await self._endpoint.send(requests)
+                answers = await self._endpoint.send(requests)
             except TransportError as error:
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() - began >= self._patience_s:
                     text = f"the node was silent for {self._patience_s:g} s ({error}): is it running, is --rpc right?"
                     raise ChainUnavailable(text) from error
+            else:
+                refused = next((each for each in answers if _is_refused(each, failed)), None)
+                if refused is None:
+                    return answers
+                if time.monotonic() - began >= min(_STUMBLE_S, self._patience_s):
+                    text = (
+                        f"could not verify: the node does not answer {requests[answers.index(refused)][0]} ({refused})"
+                    )
+                    raise ChainUnavailable(text) from refused
             await asyncio.sleep(_PAUSE_S)
+
+
+def _is_unknown_block(error: RpcError) -> bool:
+    return error.is_unknown_block or error.code == _RESOURCE_NOT_FOUND
+
+
+def _is_refused(answer: Any, failed: frozenset[Refusal]) -> bool:
+    """Return whether it is an error that says nothing of the chain."""
+    return isinstance(answer, RpcError) and answer.kind not in failed and not _is_unknown_block(answer)

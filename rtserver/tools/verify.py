@@ -70,7 +70,7 @@ async def run_verify(
         blocks: How many blocks to watch; None or 0: until Ctrl-C.
         limit: Most positions that `everything` takes on.
         as_json: Print the summary as JSON.
-        position_manager, factory: The deployment, where the server shall not be asked.
+        position_manager, factory: The deployment, where the server's word for it shall not do.
         patience_s: How long a silent node, or a chain without a new block, is waited for.
         out, err: Where to print; the terminal if None.
 

@@ -312,11 +312,28 @@ async def test_a_slow_read_is_hedged_within_the_budget(first: FaultProxy, second
                 await asyncio.sleep(0.01)
         labels = {"chain": "test", "endpoint": second.http_url, "outcome": "won"}
         assert metrics.registry.get_sample_value("rtserver_hedges_total", labels) == 1
-        second.reset_counts()
-        first.add(Delay(0.06), "eth_call")
+        # Asked last now, so that the next reads need no hedge; until it answers a look.
+        first.reset_counts()
+        slow = first.add(Delay(0.5), "eth_call")
         for _ in range(20):
             assert await reader.call(CALLS, head.hash, "block") == RESULTS
-        assert second.methods["eth_call"] <= 4
+        assert "eth_call" not in first.methods
+        assert metrics.registry.get_sample_value("rtserver_hedges_total", labels) == 1
+        await reader.look()
+        await reader.call(CALLS, head.hash, "block")
+        assert first.methods["eth_call"] == 1, "it answered, so it is asked first again"
+        slow.remove()
+        first.add(Delay(0.06), "eth_call")
+        second.add(Delay(0.06), "eth_call")
+        for _ in range(20):
+            assert await reader.call(CALLS, head.hash, "block") == RESULTS
+        outcomes = [
+            sample.value
+            for family in metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "rtserver_hedges_total"
+        ]
+        assert sum(outcomes) <= 4, "when all is slow there is no burst of hedges"
 
 
 async def test_two_urls_of_one_node_are_no_hedge_for_each_other(first: FaultProxy) -> None:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from rtserver.domain.chain import BlockRef, Rollback
 from rtserver.domain.diff import Change
+from rtserver.domain.ids import BlockHash
 from rtserver.domain.update import BlockUpdate
 from rtserver.store.values import KeptStream
 
@@ -96,6 +98,31 @@ def test_a_client_that_had_less_starts_anew() -> None:
     older = {name: f"{stream.epoch}.{stream.seq - 1}.{stream.tag}" for name, stream in streams.items()}
     _, messages = reconnect(after, client, older)
     assert [message["type"] for message in messages].count("snapshot") == 2
+
+
+def test_a_reorganisation_before_a_channel_is_read_begins_new_epochs() -> None:
+    """Its clients come back from a block that may be gone, and a stream that goes on could not tell them."""
+    before, client, streams = ended()
+    after = begun(before, streams, at=120)
+    rollback = Rollback(to=BlockRef(number=117, hash=BlockHash("0x117")), dropped=(BlockHash("0x118"),))
+    opened = {one.name: after.truth[one.name] for one in (ONE, TWO)}
+    after.hub.publish(
+        BlockUpdate(
+            chain_id=CHAIN,
+            header=after.head[CHAIN],
+            is_new_head=True,
+            rollback=rollback,
+            opened={ONE.name: opened[ONE.name]},
+        )
+    )
+    after.hub.publish(
+        BlockUpdate(chain_id=CHAIN, header=after.head[CHAIN], is_new_head=False, opened={TWO.name: opened[TWO.name]})
+    )
+    again, messages = reconnect(after, client, cursors_of(streams))
+    assert [message["type"] for message in messages].count("snapshot") == 2
+    after.assert_same(again)
+    new = {stream.epoch for stream in after.hub.kept_streams(CHAIN).values()}
+    assert new.isdisjoint(stream.epoch for stream in streams.values())
 
 
 def test_without_kept_streams_epochs_are_new() -> None:

@@ -118,6 +118,8 @@ class Node:
         self._exists = exists
         self._refuse = refuse
         self.failures = 0
+        # Errors in the place of an answer, by selector, one after the other.
+        self.errors: dict[str, list[RpcError]] = {}
 
     async def send(self, requests: Any) -> list[Any]:
         if self.failures:
@@ -145,6 +147,8 @@ class Node:
             "fc6f7865": [self._collectable[0], 4],
         }
         selector = params[0]["data"][2:10]
+        if self.errors.get(selector):
+            return self.errors[selector].pop(0)
         if selector == "fc6f7865" and len(self._collectable) > 1:
             self._collectable.pop(0)
         return "0x" + "".join(f"{word:064x}" for word in words[selector])
@@ -188,6 +192,41 @@ async def test_a_node_that_stumbles_is_asked_again() -> None:
     node.failures = 2
     tally = (await audited(node)).tally
     assert (tally.differences, tally.blocks) == (0, 1)
+
+
+REFUSALS = (
+    RpcError(-32603, "Internal error"), RpcError(-32000, "out of gas"), RpcError(-32000, "execution aborted (timeout)"),
+    RpcError(-32601, "the method eth_call does not exist"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=str)
+@pytest.mark.parametrize("selector", ["6352211e", "99fbab88", "fc6f7865"])
+async def test_a_refusal_is_not_taken_for_a_revert(error: RpcError, selector: str) -> None:
+    """Nothing is said of the chain by it: no position is missing, and none is without an answer."""
+    stumbles = Node(3)
+    stumbles.errors[selector] = [error]
+    tally = (await audited(stumbles)).tally
+    assert (tally.differences, tally.unanswered, tally.blocks) == (0, 0, 1)
+    stays = Node(3)
+    stays.errors[selector] = [error] * 100
+    with pytest.raises(ChainUnavailable, match="could not verify"):
+        await Truth(stays, A, B, patience_s=0.0).positions([TokenId(7)], "0xb")
+
+
+async def test_a_revert_is_an_answer() -> None:
+    node = Node(3)
+    node.errors["fc6f7865"] = [RpcError(3, "execution reverted: Not approved")]
+    assert (await audited(node)).tally.unanswered == 2
+    node.errors["6352211e"] = [RpcError(-32000, "execution reverted: ERC721: owner query for nonexistent token")]
+    assert await Truth(node, A, B).positions([TokenId(7)], "0xb") == {7: None}
+
+
+async def test_a_token_may_burn_all_gas() -> None:
+    node = Node(3)
+    node.errors["95d89b41"] = [RpcError(-32000, "out of gas")]
+    (truth,) = (await Truth(node, A, B).positions([TokenId(7)], "0xb")).values()
+    assert truth is not None and "…" in truth.token0.symbol
 
 
 async def test_a_node_that_stays_down_is_said() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.lab import Lab
 from rtserver.domain.diff import State
+from rtserver.tools.deployment import fetch_deployment
 from rtserver.tools.verify import run_verify
 
 from .served import Served
@@ -214,22 +215,42 @@ async def test_no_server(lab: Lab) -> None:
     assert status == 2 and "nothing listens there" in output.err.getvalue()
 
 
-async def test_a_server_of_another_chain(lab: Lab) -> None:
+@asynccontextmanager
+async def telling(*protocols: dict[str, Any], chain_id: int = 31337) -> AsyncIterator[str]:
+    """Answer `/api/v1/info` with one chain's protocols, and nothing else; return the base URL."""
+
     async def info(request: web.Request) -> web.Response:
-        return web.json_response({"version": "1", "chains": [{"chainId": 1, "name": "x", "protocols": []}]})
+        chains = [{"chainId": chain_id, "name": "x", "protocols": list(protocols)}]
+        return web.json_response({"version": "1", "chains": chains})
 
     app = web.Application()
     app.router.add_get("/api/v1/info", info)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
-        output = Output()
-        status = await run_verify(
-            url=f"http://{host}:{port}", rpc=lab.node.http_url, everything=True, **output.consoles()
-        )
-        assert status == 2 and "does not follow uniswap-v3 on chain 31337" in output.err.getvalue()
+        yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
+
+
+async def test_a_server_of_another_chain(lab: Lab) -> None:
+    async with telling(chain_id=1) as url:
+        output = Output()
+        status = await run_verify(url=url, rpc=lab.node.http_url, everything=True, **output.consoles())
+        assert status == 2 and "does not follow uniswap-v3 on chain 31337" in output.err.getvalue()
+
+
+async def test_the_staker_is_the_servers_word_whoever_names_the_rest() -> None:
+    """Without it, what is staked would seem to be the staker's own."""
+    manager, factory, staker = ("0x" + f"{digit:02x}" * 20 for digit in (1, 2, 3))
+    told = {"kind": "uniswap-v3", "positionManager": "0x" + "09" * 20, "factory": factory, "staker": staker}
+    async with telling(told) as url:
+        given = await fetch_deployment(url, 31337, manager, factory)
+        assert (given.manager, given.factory, given.staker) == (manager, factory, staker)
+        asked = await fetch_deployment(url, 31337, None, None)
+        assert (asked.manager, asked.staker) == (told["positionManager"], staker)
+    async with telling(told, chain_id=1) as url:
+        assert (await fetch_deployment(url, 31337, manager, factory)).staker is None
+    assert (await fetch_deployment("http://127.0.0.1:1", 31337, manager, factory)).staker is None

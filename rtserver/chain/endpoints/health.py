@@ -83,6 +83,14 @@ class Health:
         self.last_error = kind
         self.error_rate += _NEWEST * (1 - self.error_rate)
 
+    def given_up(self) -> None:
+        """Note that a second endpoint, asked later, was faster: this one is asked last until it has answered again.
+
+        The next look at it is such an answer. Otherwise each read would have to be hedged anew, and the budget for
+        that is meant for a tail.
+        """
+        self.is_failing = True
+
     def pace(self) -> int:
         """Return a rough class of speed, by looks at it alone, as these are alike everywhere: doubled is one more."""
         known = self._latency.get("probe")

@@ -338,6 +338,8 @@ class EndpointPool:
             hedge = asyncio.ensure_future(self._try(second, made))
             winner = await _first_good(task, hedge)
             outcome = "won" if winner is hedge else "lost"
+            if winner is hedge:
+                first.health.given_up()
             self._metrics.hedges.labels(self._chain, second.name, outcome).inc()
             return winner.result()
         finally:
