@@ -23,7 +23,7 @@ def settings_toml(
     block_time_s: float = 1.0,
     store: Path | None = None,
 ) -> str:
-    """Return the TOML text: one chain, its two endpoints, its dollars, its Uniswap v3; owners for the page.
+    """Return the TOML text: one chain, its two endpoints, its dollars and hop, its Uniswap v3; owners for the page.
 
     `store` is a file for what is to outlive the server; None for nothing.
     """
@@ -36,6 +36,7 @@ id = {deployment.chain_id}
 name = "{name}"
 rpc = ["{ws_url}", "{http_url}"]
 stablecoins = [{dollars}]
+hops = ["{to_checksum_address(deployment.weth)}"]
 block_time_s = {block_time_s}
 
 [[chains.protocols]]

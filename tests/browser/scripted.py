@@ -58,6 +58,9 @@ def position(token_id: int, **fields: Any) -> dict[str, Any]:
         "priceUpper": "5602.10",
         "valueUSD": "3000.00",
         "feesUSD": "5.50",
+        "rewards": None,
+        "rewardsUSD": None,
+        "priceDeviation": False,
         **fields,
     }
 
@@ -71,6 +74,9 @@ class ScriptedServer:
 
     def __init__(self, *positions: dict[str, Any], owners: list[dict[str, Any]] | None = None) -> None:
         self.owners = owners
+        # What REST answers, by path; and what was asked, with its query.
+        self.rest: dict[str, Any] = {}
+        self.asked: list[str] = []
         self.number = 1_234_567
         self.state: dict[str, State] = {
             OWNER_CHANNEL: {_key(int(p["tokenId"])): copy.deepcopy(p) for p in positions},
@@ -94,6 +100,13 @@ class ScriptedServer:
         if path == "/api/v1/owners" and self.owners is not None:
             await route.fulfill(json={"owners": self.owners})
             return
+        if path.startswith("/api/"):
+            async with self._arrived:
+                self.asked.append(route.request.url.removeprefix(ORIGIN))
+                self._arrived.notify_all()
+            if path in self.rest:
+                await route.fulfill(json=self.rest[path])
+                return
         file = INDEX_HTML if path == "/" else STATIC_DIR / path.removeprefix("/static/")
         if path != "/" and not (path.startswith("/static/") and file.is_file()):
             await route.fulfill(status=404, body="")
@@ -138,6 +151,16 @@ class ScriptedServer:
 
         def matching() -> list[dict[str, Any]]:
             return [m for m in self.received if m["type"] == kind and channel in (None, m.get("channel"))]
+
+        async with asyncio.timeout(ANSWER_TIMEOUT_S), self._arrived:
+            await self._arrived.wait_for(lambda: len(matching()) >= count)
+        return matching()
+
+    async def was_asked(self, part: str, *, count: int = 1) -> list[str]:
+        """Wait until the page has sent `count` REST requests that hold a text."""
+
+        def matching() -> list[str]:
+            return [url for url in self.asked if part in url]
 
         async with asyncio.timeout(ANSWER_TIMEOUT_S), self._arrived:
             await self._arrived.wait_for(lambda: len(matching()) >= count)

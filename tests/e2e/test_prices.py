@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -33,6 +35,8 @@ async def test_a_source_prices_what_pools_can_not(lab: Lab, tmp_path: Path) -> N
         source.next(Answer(answer))
         settings = tmp_path / "rtserver.toml"
         text = settings_toml(lab.deployment, ws_url=lab.node.ws_url, http_url=lab.node.http_url)
+        # Without a hop nobody but the source prices what has no pool against dollars.
+        text = re.sub("(?m)^hops = .*$", "hops = []", text)
         text += f'\n[prices.coingecko]\nbase_url = "{source.url}"\nrequests_per_minute = 600\n'
         text += '[prices.coingecko.platforms]\n31337 = "local"\n'
         settings.write_text(text)
@@ -57,6 +61,14 @@ async def test_a_source_prices_what_pools_can_not(lab: Lab, tmp_path: Path) -> N
             position = (await _get(http, f"{url}/api/v1/positions/summary?owner={owner}"))["positions"][0]
             assert position["valueUSD"] is not None
             assert source.asked[0].startswith("/simple/token_price/local?")
+            # And how the source is doing, operators see.
+            ready: dict[str, Any] = await _get(http, f"{url}/health/ready")
+            (told,) = ready["prices"]["sources"]
+            assert (told["source"], told["breaker"], told["errors"]) == ("coingecko", "closed", 0)
+            assert told["requests"] >= 1
+            assert ready["prices"]["chains"]["31337"]["disputed"] >= 1
+            async with http.get(f"{url}/metrics") as response:
+                assert 'rtserver_price_requests_total{outcome="ok",source="coingecko"}' in await response.text()
         finally:
             await server.end(timeout_s=5.0)
 

@@ -55,3 +55,10 @@ async def test_metrics(server: Served) -> None:
     assert 'rtserver_http_requests_total{route="/api/v1/info",status="200"} 1.0' in text
     assert 'rtserver_http_requests_total{route="unknown",status="404"} 1.0' in text
     assert "/nothing/here" not in text, "no label holds what a client chose"
+
+
+async def test_prices_are_told_and_no_reason_to_go_elsewhere(server: Served) -> None:
+    told = {"sources": [{"source": "coingecko", "lastSuccessMs": None, "breaker": "open"}], "chains": {}}
+    server.health._prices = lambda: told
+    response, body = await server.get("/health/ready")
+    assert (response.status, body["prices"]) == (200, told)

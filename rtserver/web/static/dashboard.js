@@ -5,12 +5,15 @@
 import { createClient, watchPositions } from "./rtserver-client.js";
 import { cents, duration, group, shortAddress, usd } from "./format.js";
 import { knownOwners, parseOwner, recentOwners, rememberOwner } from "./owners.js";
+import { watchEarned } from "./earned.js";
+import { Panel } from "./panel.js";
 import { flash, Row, setText } from "./rows.js";
 
 const CHAIN_NAMES = { 1: "Ethereum", 10: "Optimism", 56: "BNB Chain", 137: "Polygon", 8453: "Base", 42161: "Arbitrum", 31337: "Local chain" };
 const TICK_MS = 200; // a head's age shows tenths of a second
 const REORG_NOTE_MS = 8_000;
 const MAX_KNOWN = 12;
+const ROWS_AT_ONCE = 200; // of thousands of rows a browser lays out every one with each block
 
 const $ = (id) => document.getElementById(id);
 const parameters = () => new URLSearchParams(location.search);
@@ -24,6 +27,10 @@ const client = createClient({ url: socketUrl.href });
 let owner = null;
 let chainId = Number(parameters().get("chainId")) || null; // as asked for; null: the server's only one
 let unwatch = () => {};
+let unwatchEarned = () => {};
+let earned = new Map(); // key → what REST reckoned
+let seen = new Set(); // keys that were put in order
+let limit = ROWS_AT_ONCE;
 let unwatchHead = () => {};
 let headChain = null;
 let positions = null; // Map of what is watched, null until it is known
@@ -111,7 +118,12 @@ function reorgNote({ dropped }) {
 
 function watch() {
   unwatch();
+  unwatchEarned();
   positions = null;
+  earned = new Map();
+  seen = new Set();
+  limit = ROWS_AT_ONCE;
+  $("table").classList.remove("knows-earned");
   for (const row of rows.values()) row.remove();
   rows.clear();
   if (pending.frame !== null) cancelAnimationFrame(pending.frame);
@@ -128,7 +140,15 @@ function watch() {
     pending.live ||= !isFirst && change.cause === "change";
     pending.block = change.block ?? pending.block;
     pending.frame ??= requestAnimationFrame(draw);
+    if (isFirst) unwatchEarned = watchEarned(owner, shownChain(), showEarned);
   });
+}
+
+/** The column is there once anything is known for it. */
+function showEarned(told) {
+  earned = told;
+  $("table").classList.toggle("knows-earned", told.size > 0);
+  for (const [key, row] of rows) row.earned(told.get(key));
 }
 
 function refused(error) {
@@ -143,20 +163,16 @@ function draw() {
   for (const key of removed) {
     rows.get(key)?.remove();
     rows.delete(key);
+    seen.delete(key);
     regroup = true;
   }
   for (const key of changed) {
     const position = positions.get(key);
     if (position === undefined) continue;
-    let row = rows.get(key);
-    if (row === undefined) {
-      row = new Row($("row"), key);
-      rows.set(key, row);
-      regroup = true;
-    }
-    row.show(position, live);
+    regroup ||= !seen.has(key);
+    rows.get(key)?.show(position, live);
   }
-  if (regroup) arrange();
+  if (regroup) arrange(live);
   drawTotals(live, block);
 }
 
@@ -168,20 +184,42 @@ const ORDERS = {
 };
 
 /** Rows are put in order when they come, go or are asked to; not while values move, or nobody could read them. */
-function arrange() {
+function arrange(live) {
   const order = ORDERS[$("sort").value] ?? ORDERS.value;
   const closed = (key) => Number(positions.get(key).liquidity === 0n);
-  const keys = [...rows.keys()].sort((a, b) => closed(a) - closed(b) || order(positions.get(a), positions.get(b)) || ORDERS.newest(positions.get(a), positions.get(b)));
+  const all = [...positions.keys()].sort((a, b) => closed(a) - closed(b) || order(positions.get(a), positions.get(b)) || ORDERS.newest(positions.get(a), positions.get(b)));
+  const keys = all.slice(0, limit);
+  const shown = new Set(keys);
+  for (const [key, row] of rows) {
+    if (shown.has(key)) continue;
+    row.remove();
+    rows.delete(key);
+  }
+  for (const key of keys) {
+    if (rows.has(key)) continue;
+    const row = new Row($("row"), key, (position) => new Panel($("panel"), position));
+    rows.set(key, row);
+    row.show(positions.get(key), live && !seen.has(key));
+    row.earned(earned.get(key));
+  }
   const body = $("rows");
-  keys.forEach((key, index) => {
-    const { element } = rows.get(key);
-    if (body.children[index] !== element) body.insertBefore(element, body.children[index] ?? null);
-  });
+  let next = body.firstElementChild;
+  for (const key of keys) {
+    const { element, below } = rows.get(key);
+    for (const node of below === null ? [element] : [element, below]) {
+      if (node === next) next = next.nextElementSibling;
+      else body.insertBefore(node, next);
+    }
+  }
+  seen = new Set(all);
+  $("more").hidden = all.length <= limit;
+  setText($("more-text"), `${group(keys.length)} of ${group(all.length)} are shown`);
 }
 
 function drawTotals(live, block) {
   let value = 0n;
   let fees = 0n;
+  let rewards = null;
   let unpriced = 0;
   const count = { in: 0, open: 0, staked: 0 };
   for (const position of positions.values()) {
@@ -189,6 +227,8 @@ function drawTotals(live, block) {
     if (worth === null) unpriced += 1;
     else value += worth;
     fees += cents(position.feesUSD) ?? 0n;
+    const reward = cents(position.rewardsUSD ?? null);
+    if (reward !== null) rewards = (rewards ?? 0n) + reward;
     count.open += Number(position.liquidity !== 0n);
     count.in += Number(position.isActive);
     count.staked += Number(position.isStaked);
@@ -196,6 +236,8 @@ function drawTotals(live, block) {
   const priced = positions.size > unpriced;
   drawTotal($("total-value"), priced ? value : null, live);
   drawTotal($("total-fees"), priced ? fees : null, live);
+  $("rewards-stat").hidden = count.staked === 0;
+  drawTotal($("total-rewards"), rewards, live);
   setText($("in-range"), `${count.in} of ${count.open}`);
   setText($("count"), `${positions.size} ${positions.size === 1 ? "position" : "positions"}${count.staked ? `, ${count.staked} staked` : ""}`);
   setText($("left-out"), unpriced ? `${unpriced} without a price ${unpriced === 1 ? "is" : "are"} left out` : "");
@@ -285,6 +327,11 @@ $("chain").addEventListener("change", () => {
   if (owner !== null) watch();
 });
 $("sort").addEventListener("change", () => {
+  pending.reorder = true;
+  pending.frame ??= requestAnimationFrame(draw);
+});
+$("show-more").addEventListener("click", () => {
+  limit += ROWS_AT_ONCE;
   pending.reorder = true;
   pending.frame ??= requestAnimationFrame(draw);
 });

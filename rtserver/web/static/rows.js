@@ -41,6 +41,19 @@ function stateOf({ liquidity, isActive, tick, tickLower }) {
   return tick < tickLower ? ["out", "Below range"] : ["out", "Above range"];
 }
 
+const ODDITIES = {
+  noCode: "nothing answers at its address",
+  symbolMissing: "it has no name",
+  symbolAltered: "its name holds characters that are not shown",
+  symbolMarkup: "its name looks like a page’s code",
+  decimalsMissing: "it does not say its decimals: amounts are raw",
+};
+
+/** What is odd about a position's tokens, as a sentence; empty for ordinary ones. */
+function oddities({ token0, token1 }) {
+  return [token0, token1].flatMap((token) => (token?.flags ?? []).map((flag) => `${symbol(token.symbol)}: ${ODDITIES[flag] ?? "something is odd about it"}`)).join("; ");
+}
+
 const isFullRange = ({ tickLower, tickUpper }) => tickLower <= -FULL_RANGE_TICK && tickUpper >= FULL_RANGE_TICK;
 
 /** Percent of the bar's width at which the current price stands. */
@@ -54,20 +67,43 @@ function markAt({ tick, tickLower, tickUpper }, [start, end]) {
 export class Row {
   #parts = {};
   #shown = null;
+  #panel = null;
   #left = null;
 
-  constructor(template, key) {
+  #openPanel;
+
+  /** `openPanel` makes what stands below the row while it is open: `{element, remove()}`. */
+  constructor(template, key, openPanel) {
     this.key = key;
+    this.#openPanel = openPanel;
     this.element = template.content.firstElementChild.cloneNode(true);
     this.element.dataset.key = key;
     for (const node of this.element.querySelectorAll("[data-part]")) this.#parts[node.dataset.part] = node;
+    this.#parts.toggle.addEventListener("click", () => this.#toggle());
+    this.earned(null);
     screen.observe(this.element);
   }
 
   /** Take the row off the page. */
   remove() {
     screen.unobserve(this.element);
+    this.#panel?.remove();
     this.element.remove();
+  }
+
+  /** What stands below the row, if it is opened. */
+  get below() {
+    return this.#panel?.element ?? null;
+  }
+
+  #toggle() {
+    const { toggle } = this.#parts;
+    const opens = this.#panel === null;
+    this.#panel?.remove();
+    this.#panel = opens ? this.#openPanel(this.#shown) : null;
+    if (opens) this.element.after(this.#panel.element);
+    toggle.setAttribute("aria-expanded", String(opens));
+    setText(toggle, opens ? "Close" : "Details");
   }
 
   /** Show a position. `live` says that a block changed it, so that changes may be pointed out. */
@@ -80,6 +116,7 @@ export class Row {
     this.#range(position);
     this.#money("value", position, position.valueUSD, before?.valueUSD, [position.amount0, position.amount1], live);
     this.#money("fees", position, position.feesUSD, before?.feesUSD, [position.fees0, position.fees1], live);
+    this.#rewards(position, before, live);
     const { token0, token1, collectable0, collectable1 } = position;
     this.#parts.fees.title = `collect pays ${exactUnits(collectable0, token0?.decimals)} ${symbol(token0?.symbol)} and ${exactUnits(collectable1, token1?.decimals)} ${symbol(token1?.symbol)}`;
   }
@@ -94,6 +131,36 @@ export class Row {
     setText(parts.state, label);
     if (this.element.dataset.state !== state) this.element.dataset.state = state;
     if (parts.staked.hidden === position.isStaked) parts.staked.hidden = !position.isStaked;
+    parts.deviates.hidden = position.priceDeviation !== true;
+    const odd = oddities(position);
+    parts.odd.hidden = odd === "";
+    if (parts.odd.title !== odd) parts.odd.title = odd;
+  }
+
+  /** Show what REST reckoned, or nothing while it has not. */
+  earned(told) {
+    const { apr, earned } = this.#parts;
+    setText(apr, typeof told?.apr === "string" ? told.apr : "—");
+    const sum = cents(told?.earnedUSD ?? null);
+    setText(earned, sum === null ? "" : `${usd(sum)} earned`);
+  }
+
+  #rewards({ rewards, rewardsUSD }, before, live) {
+    const parts = this.#parts;
+    const places = rewards?.places ?? [];
+    parts.rewards.hidden = places.length === 0;
+    if (places.length === 0) return;
+    const value = cents(rewardsUSD ?? null);
+    if (setText(parts.rewardsUSD, value === null ? "Rewards" : `+ ${usd(value)}`) && live) flash(parts.rewardsUSD, direction(cents(before?.rewardsUSD ?? null), value));
+    const sums = new Map();
+    for (const { token, amount } of places) {
+      const sum = sums.get(token.address) ?? { token, raw: 0n };
+      sum.raw = amount === null || sum.raw === null ? null : sum.raw + BigInt(amount);
+      sums.set(token.address, sum);
+    }
+    setText(parts.rewardAmounts, [...sums.values()].map(({ token, raw }) => `${units(raw, token.decimals)} ${symbol(token.symbol)}`).join(", "));
+    const exact = [...sums.values()].map(({ token, raw }) => `${exactUnits(raw, token.decimals)} ${symbol(token.symbol)}`).join(", ");
+    if (parts.rewards.title !== exact) parts.rewards.title = `Earned by staking: ${exact}`;
   }
 
   #range(position) {

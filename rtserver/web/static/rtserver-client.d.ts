@@ -19,7 +19,10 @@ export interface Rollback {
 export interface Token {
   address: string;
   symbol: string;
-  decimals: number;
+  /** Null where the token gives no usable answer: amounts stay raw. */
+  decimals: number | null;
+  /** What is odd about it, such as "symbolMarkup"; empty for an ordinary token. */
+  flags?: string[];
 }
 
 /** A position; raw token amounts are in each token's smallest unit, null means unknown (never zero). */
@@ -43,6 +46,8 @@ export interface Position {
   isStaked: boolean;
   /** Null where it isn't staked, or not known yet. Amounts are decimal strings, of the block at `asOf` (seconds). */
   rewards?: { asOf: number; places: { incentive: string; token: Token; amount: string | null; startTime: number; endTime: number; refundee: string }[] } | null;
+  /** What they are worth, two decimals; null where an amount or a price is unknown. */
+  rewardsUSD?: string | null;
   amount0: bigint;
   amount1: bigint;
   fees0: bigint | null;
@@ -54,6 +59,8 @@ export interface Position {
   priceLower: string;
   price: string;
   priceUpper: string;
+  /** The pool's price is away from what its tokens cost elsewhere; null while that is unknown. */
+  priceDeviation?: boolean | null;
   /** Two decimals, or null where a token has no price. */
   valueUSD: string | null;
   feesUSD: string | null;

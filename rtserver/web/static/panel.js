@@ -1,0 +1,236 @@
+/**
+ * What a row says when it is opened: the chart of a position's past, its rates, its rewards and what it made. It asks
+ * REST when it opens and while it is open; what the server does not know it leaves out. Text only, never markup.
+ */
+import { cents, duration, exactUnits, price, symbol, units, usd } from "./format.js";
+import { shape, stripes } from "./chart.js";
+import { setText } from "./rows.js";
+
+const EVERY_MS = 15_000;
+const TIMEOUT_MS = 15_000;
+const POINTS = 200;
+const WINDOW_NAMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
+const NOT_KEPT = "This server keeps no history of positions.";
+const TOO_SHORT = "Not enough of its past is known yet for a chart.";
+const PNL_NAMES = {
+  depositedUSD: "Deposited", withdrawnUSD: "Withdrawn", collectedUSD: "Collected", valueUSD: "Value now", hodlUSD: "Value if held",
+  impermanentLossUSD: "Impermanent loss", netUSD: "Net", pnlUSD: "Profit and loss", feesUSD: "Fees", rewardsUSD: "Rewards",
+};
+
+const money = (text) => usd(cents(text));
+const amount = (raw, token) => `${units(raw, token?.decimals)} ${symbol(token?.symbol)}`;
+const sentence = (name) => name.replace(/USD$/, "").replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^./, (letter) => letter.toUpperCase());
+
+function clock(seconds, span) {
+  const options = span > 2 * 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" };
+  return new Date(seconds * 1000).toLocaleString(undefined, options);
+}
+
+/** A `<dl>` in a titled box; `rows` are [name, text, title]. */
+function box(title, rows) {
+  const section = document.createElement("section");
+  const head = document.createElement("h3");
+  head.textContent = title;
+  const list = document.createElement("dl");
+  for (const [name, text, why] of rows) {
+    const term = document.createElement("dt");
+    const value = document.createElement("dd");
+    term.textContent = name;
+    value.textContent = text;
+    if (why) value.title = why;
+    list.append(term, value);
+  }
+  section.append(head, list);
+  return section;
+}
+
+function rates({ aprs, poolApr }) {
+  const rows = [];
+  for (const [name, window] of Object.entries(aprs ?? {})) {
+    if (window === null || typeof window !== "object") continue;
+    const parts = [["fees", window.feeAPR], ["rewards", window.rewardAPR]].filter(([, rate]) => rate !== null && rate !== undefined).map(([what, rate]) => `${what} ${rate}`);
+    const covered = Number.isFinite(window.windowSeconds) ? `over ${duration(window.windowSeconds * 1000)}` : "";
+    rows.push([WINDOW_NAMES[name] ?? name, window.APR ?? window.feeAPR ?? "—", [parts.join(", "), covered].filter(Boolean).join(" ")]);
+  }
+  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["The whole pool", typeof poolApr === "object" ? poolApr["24h"]?.APR ?? poolApr["24h"] ?? "—" : poolApr, "What all liquidity in range earned: not this position’s rate"]);
+  return rows.length ? box("APR", rows) : null;
+}
+
+function rewards({ rewards: earned }) {
+  if (!earned?.places?.length) return null;
+  const rows = earned.places.map(({ token, amount: raw, valueUSD, endTime }) => {
+    const ended = endTime * 1000 < Date.now() ? "ended" : `until ${new Date(endTime * 1000).toLocaleDateString()}`;
+    const worth = valueUSD === null || valueUSD === undefined ? "" : ` · ${money(valueUSD)}`;
+    return [symbol(token?.symbol), `${raw === null ? "—" : amount(raw, token)}${worth}`, `${exactUnits(raw, token?.decimals)} ${symbol(token?.symbol)}, ${ended}`];
+  });
+  if (rows.length > 1 && earned.usd) rows.push(["Together", money(earned.usd), ""]);
+  return box("Rewards", rows);
+}
+
+function fees({ fees: told, token0, token1, feesUSD }) {
+  const rows = [
+    [symbol(token0?.symbol), amount(told.amount0, token0) + (told.value0USD ? ` · ${money(told.value0USD)}` : ""), exactUnits(told.amount0, token0?.decimals)],
+    [symbol(token1?.symbol), amount(told.amount1, token1) + (told.value1USD ? ` · ${money(told.value1USD)}` : ""), exactUnits(told.amount1, token1?.decimals)],
+  ];
+  if (feesUSD !== null) rows.push(["Together", money(feesUSD), ""]);
+  return box("Uncollected fees", rows);
+}
+
+function made({ pnl, earnedAmountUSD }) {
+  const rows = [];
+  if (earnedAmountUSD) rows.push(["Earned over life", money(earnedAmountUSD), "Fees and rewards, collected or not"]);
+  for (const [name, told] of Object.entries(pnl ?? {})) {
+    const [text, basis] = told !== null && typeof told === "object" ? [told.usd ?? told.value, told.basis] : [told, null];
+    if (!/USD$/.test(name) && told?.usd === undefined) continue;
+    if (text !== null && text !== undefined) rows.push([PNL_NAMES[name] ?? sentence(name), money(text), basis ?? pnl.basis?.[name] ?? ""]);
+  }
+  return rows.length ? box("Since it was opened", rows) : null;
+}
+
+function prices({ prices: told, token0, token1, price: spot, priceDeviation }) {
+  const rows = [];
+  for (const [side, token] of [[told?.token0, token0], [told?.token1, token1]]) {
+    if (!side) continue;
+    const others = Object.entries(side.others ?? {}).map(([source, value]) => `${source} says $${price(value)}`).join(", ");
+    rows.push([symbol(token?.symbol), side.priceUSD === null ? "no price" : `$${price(side.priceUSD)}`, [side.source && `by ${side.source}`, side.disputed && `in dispute: ${others}`].filter(Boolean).join(", ")]);
+  }
+  if (spot) rows.push(["In the pool", price(spot), `${symbol(token1?.symbol)} per ${symbol(token0?.symbol)}${priceDeviation ? ", away from the prices above" : ""}`]);
+  return box("Prices", rows);
+}
+
+export class Panel {
+  #parts = {};
+  #position;
+  #window = "24h";
+  #history = null;
+  #shape = null;
+  #stop = new AbortController();
+  #timer;
+
+  constructor(template, position) {
+    this.#position = position;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    for (const node of this.element.querySelectorAll("[data-part]")) this.#parts[node.dataset.part] = node;
+    const { windows, metric, plot } = this.#parts;
+    windows.addEventListener("click", ({ target }) => {
+      if (target.value === undefined || target.value === this.#window) return;
+      this.#window = target.value;
+      for (const button of windows.children) button.setAttribute("aria-pressed", String(button.value === this.#window));
+      this.#refresh();
+    });
+    metric.addEventListener("change", () => this.#draw());
+    plot.addEventListener("pointermove", ({ clientX }) => {
+      const { left, width } = plot.getBoundingClientRect();
+      this.#point((clientX - left) / width);
+    });
+    plot.addEventListener("pointerleave", () => this.#point(null));
+    this.#refresh();
+  }
+
+  remove() {
+    this.#stop.abort();
+    clearTimeout(this.#timer);
+    this.element.remove();
+  }
+
+  async #get(path, query) {
+    const { chainId, protocol, tokenId } = this.#position;
+    const url = new URL(`api/v1/positions/${tokenId}/${path}?${new URLSearchParams({ chainId, protocol, ...query })}`, document.baseURI);
+    const response = await fetch(url, { signal: AbortSignal.any([this.#stop.signal, AbortSignal.timeout(TIMEOUT_MS)]) });
+    if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
+    return response.json();
+  }
+
+  async #refresh() {
+    clearTimeout(this.#timer);
+    const window = this.#window;
+    if (!document.hidden) await Promise.all([this.#facts(), this.#past(window)]);
+    clearTimeout(this.#timer);
+    if (!this.#stop.signal.aborted) this.#timer = setTimeout(() => this.#refresh(), EVERY_MS);
+  }
+
+  async #facts() {
+    try {
+      const details = await this.#get("details", {});
+      const boxes = [rates(details), made(details), fees(details), rewards(details), prices(details)];
+      this.#parts.facts.replaceChildren(...boxes.filter((each) => each !== null));
+    } catch {
+      // Kept as they were; asked again soon.
+      if (this.#parts.facts.childElementCount === 0) setText(this.#parts.facts, "Details are not to be had just now.");
+    }
+  }
+
+  async #past(window) {
+    const { none, chart } = this.#parts;
+    try {
+      const history = await this.#get("history", { window, points: POINTS });
+      if (window !== this.#window) return;
+      this.#history = history;
+      this.#draw();
+    } catch (error) {
+      if (this.#stop.signal.aborted || window !== this.#window) return;
+      // 404: no history is kept here. Anything else passes; what is drawn stays.
+      if (error.status !== 404 && this.#history !== null) return;
+      chart.hidden = true;
+      setText(none, error.status === 404 ? NOT_KEPT : "Its history is not to be had just now.");
+      none.hidden = false;
+    }
+  }
+
+  #said(value) {
+    return this.#parts.metric.value === "price" ? price(value) : money(value);
+  }
+
+  #draw() {
+    const { chart, none, line, area, high, low, from, until, strip, metric, plot } = this.#parts;
+    const { points = [], resolution = 60 } = this.#history ?? {};
+    const found = (this.#shape = shape(points, metric.value, resolution));
+    // The window can be changed even where this one is empty.
+    chart.hidden = false;
+    plot.hidden = found === null;
+    none.hidden = found !== null;
+    if (found === null) {
+      setText(none, TOO_SHORT);
+      for (const node of [this.#parts.said, from, until]) setText(node, "");
+      strip.replaceChildren();
+      return;
+    }
+    line.setAttribute("d", found.line);
+    area.setAttribute("d", found.area);
+    const name = metric.value;
+    const by = (pick) => points.reduce((best, point) => (point[name] !== null && (best === null || pick(Number(point[name]), Number(best))) ? point[name] : best), null);
+    setText(high, this.#said(by((a, b) => a > b)));
+    setText(low, this.#said(by((a, b) => a < b)));
+    setText(from, clock(found.from, found.until - found.from));
+    setText(until, clock(found.until, found.until - found.from));
+    strip.replaceChildren(
+      ...stripes(points, found).map(({ left, width, share }) => {
+        const stripe = document.createElement("i");
+        stripe.style.left = `${left}%`;
+        stripe.style.width = `${width}%`;
+        stripe.style.opacity = String(share / 100);
+        return stripe;
+      }),
+    );
+    plot.setAttribute("aria-label", `${metric.selectedOptions[0].textContent} over ${WINDOW_NAMES[this.#window]}: from ${this.#said(found.at(0).point[name])} to ${this.#said(found.last.point[name])}`);
+    this.#point(null);
+  }
+
+  /** Say the value at a share of the width; without one, the change over the whole window. */
+  #point(share) {
+    const { at, said, metric } = this.#parts;
+    const found = this.#shape;
+    if (found === null) return;
+    at.hidden = share === null;
+    const name = metric.value;
+    if (share === null) {
+      const [first, last] = [found.at(0).value, found.last.value];
+      const change = first ? ((last - first) / first) * 100 : 0;
+      setText(said, `${this.#said(found.last.point[name])} ${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}%`);
+      return;
+    }
+    const place = found.at(Math.min(1, Math.max(0, share)));
+    at.style.left = `${place.x / 10}%`;
+    setText(said, `${this.#said(place.point[name])} · ${new Date(place.time * 1000).toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })}`);
+  }
+}
