@@ -1,0 +1,61 @@
+"""`python -m tests.chain.soak SEED --minutes N`: a progress line each minute, at the end everything as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from rtserver.demo.contracts import load_contracts
+from rtserver.demo.toolchain import install_toolchain
+
+from .report import spark, svg_of
+from .stage import Account, soak
+
+__all__ = ["main"]
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def _run(arguments: argparse.Namespace) -> Account:
+    toolchain = await install_toolchain()
+    contracts = await load_contracts(toolchain)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        _tell(f"{(time.monotonic() - began) / 60:6.2f} min  {text}")
+
+    folder: Path | None = arguments.folder
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return await soak(
+        toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=folder,
+        most_rounds=arguments.rounds,
+    )  # fmt: skip
+
+
+def main() -> int:
+    """Run what the command line says; 1 where a difference was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chain.soak", description=__doc__)
+    parser.add_argument("seed", type=int, help="what goes wrong and when")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, help="end after so many rounds")
+    parser.add_argument("--folder", type=Path, help="where stores and logs stay")
+    parser.add_argument("--picture", type=Path, help="the curve of memory as an SVG file")
+    arguments = parser.parse_args()
+    account = uvloop.run(_run(arguments))
+    if arguments.picture is not None:
+        title = f"Resident memory of rtserver through {account.rounds} rounds of faults, seed {account.seed}"
+        arguments.picture.write_text(svg_of(account.memory, title))
+    _tell(orjson.dumps(account.as_json(), option=orjson.OPT_INDENT_2).decode())
+    _tell(spark([kib for _, kib in account.memory.points]))
+    _tell(f"replay: python -m tests.chain.soak {account.seed} --rounds {account.rounds} --minutes {arguments.minutes}")
+    return 1 if account.differences else 0

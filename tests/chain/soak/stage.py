@@ -1,0 +1,258 @@
+"""The whole stage of a soak and its run: chain, proxies, two servers, their clients, and one round after the other.
+
+One server is killed, ended and stopped as the plan says; the other lives from the beginning to the end, through all
+other faults: its memory is what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from faults.proxy import FaultProxy
+
+from rtserver.chain.rpc import HttpEndpoint
+from rtserver.demo.contracts import Contracts
+from rtserver.demo.toolchain import Toolchain
+from rtserver.domain.ids import Address, ChainId
+from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel
+from rtserver.tools.audit import Audit
+from rtserver.tools.staking import StakerTruth
+from rtserver.tools.truth import Truth
+
+from .clients import LatestClient, WishClient
+from .faults import Faults
+from .plan import PROXIES, Round, rounds
+from .quiet import PATIENCE_S, Checker, Outcome
+from .report import Memory
+from .served import SoakServer
+from .world import SoakChain, open_chain
+
+__all__ = ["Account", "Stage", "open_stage", "soak"]
+
+_KIND: Final = "uniswap-v3"
+_LIMIT: Final = 10_000
+_SAMPLE_S: Final = 2.0
+# More of them are the same one again.
+_MOST_DIFFERENCES: Final = 25
+# A fault that was not undone by then hangs, and that is a finding.
+_ROUND_LIMIT_S: Final = 90.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """What faults are done to; the first server is the one that is also killed."""
+
+    chain: SoakChain
+    proxies: Sequence[FaultProxy]
+    servers: Sequence[SoakServer]
+    checker: Checker
+
+    @property
+    def roving(self) -> SoakServer:
+        return self.servers[0]
+
+    @property
+    def steady(self) -> SoakServer:
+        return self.servers[-1]
+
+
+@dataclass(slots=True)
+class Account:
+    """What a soak did and found."""
+
+    seed: int
+    seconds: float = 0.0
+    rounds: int = 0
+    blocks: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    values: int = 0
+    copies: int = 0
+    unknown: int = 0
+    unsteady: int = 0
+    lives: int = 0
+    settled_s: list[float] = field(default_factory=list)
+    equal_s: list[float] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        counts = {
+            name: dict(sorted(getattr(self, name).items()))
+            for name in ("faults", "hits", "refused", "clients", "failures", "actions")
+        }
+        return {
+            "seed": self.seed, "seconds": round(self.seconds, 1), "rounds": self.rounds, "blocks": self.blocks,
+            "serverLives": self.lives, "valuesCompared": self.values, "copiesCompared": self.copies,
+            "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
+            "settledSeconds": _spread(self.settled_s), "equalSeconds": _spread(self.equal_s),
+            "differences": self.differences, "rss": self.memory.as_json(),
+        }  # fmt: skip
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    ordered = sorted(values)
+    return {
+        "p50": round(ordered[len(ordered) // 2], 2),
+        "p95": round(ordered[int(len(ordered) * 0.95)], 2),
+        "max": round(ordered[-1], 2),
+    }
+
+
+@asynccontextmanager
+async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, folder: Path) -> AsyncIterator[Stage]:
+    """Build everything and wait until all clients are there."""
+    rng = random.Random(seed)
+    async with AsyncExitStack() as stack:
+        chain = await stack.enter_async_context(open_chain(toolchain, contracts, seed=seed))
+        proxies = [
+            await stack.enter_async_context(
+                FaultProxy(chain.gate.http_url, chain.gate.ws_url, random.Random(seed + index))
+            )
+            for index in range(PROXIES)
+        ]
+        deployment = chain.lab.deployment
+        chain_id = ChainId(deployment.chain_id)
+        head = HeadChannel(chain_id).name
+        owners = [OwnerChannel(chain_id, Address(owner)).name for owner in deployment.owners]
+        pools = [PoolChannel(chain_id, Address(pool.address)).name for pool in deployment.pools]
+        everything = [head, *owners, *pools]
+        servers = []
+        for name in ("roving", "steady"):
+            server = await asyncio.to_thread(SoakServer, name, deployment, proxies, folder)
+            clients: list[WishClient | LatestClient] = [
+                WishClient(f"{name} all", server.port, everything),
+                WishClient(f"{name} some", server.port, [head, *rng.sample(owners, 3)]),
+                WishClient(f"{name} pools", server.port, rng.sample([*pools, *owners], 5)),
+                LatestClient(f"{name} latest", server.port, [head, *rng.sample(owners, 4)]),
+            ]
+            await stack.enter_async_context(server.running(clients))
+            servers.append(server)
+        endpoint = HttpEndpoint(chain.node.http_url, timeout_s=20.0)
+        stack.push_async_callback(endpoint.close)
+        truth = Truth(endpoint, Address(deployment.position_manager), Address(deployment.factory))
+        staker = StakerTruth(truth, Address(deployment.position_manager), Address(deployment.staker))
+
+        def make_audit(on_difference: Callable[[Any], None], on_owner: Callable[[Address], None]) -> Audit:
+            return Audit(
+                truth, int(chain_id), _KIND, everything=True, limit=_LIMIT,
+                on_difference=on_difference, on_owner=on_owner, staker=staker,
+            )  # fmt: skip
+
+        yield Stage(chain, proxies, servers, Checker(chain, servers, set(everything), make_audit))
+
+
+async def soak(
+    toolchain: Toolchain,
+    contracts: Contracts,
+    seed: int,
+    *,
+    seconds: float,
+    say: Callable[[str], None] = lambda text: None,
+    folder: Path | None = None,
+    most_rounds: int | None = None,
+) -> Account:
+    """Run rounds until the time is over; return what was found.
+
+    Args:
+        say: Is told each round before it begins, and each difference.
+        folder: Where settings, stores and logs are kept; a temporary one if None.
+        most_rounds: Ends it sooner.
+    """
+    with tempfile.TemporaryDirectory(prefix="rtserver-soak-") as made:
+        where = folder or Path(made)
+        account = Account(seed)
+        async with open_stage(toolchain, contracts, seed=seed, folder=where) as stage:
+            await _run(stage, account, seconds, most_rounds, say)
+            for server in stage.servers:
+                account.lives += server.lives
+                for client in server.clients:
+                    account.clients += client.account()
+                    account.failures += client.failures
+        return account
+
+
+async def _run(
+    stage: Stage, account: Account, seconds: float, most_rounds: int | None, say: Callable[[str], None]
+) -> None:
+    began = time.monotonic()
+    faults = Faults(stage)
+    async with asyncio.TaskGroup() as group:
+        sampling = group.create_task(_sample(stage, account, began))
+        try:
+            # Before anything goes wrong everything has to be right, or nothing that follows says anything.
+            _enter(account, "before the first round", await stage.checker.check(), stage, say)
+            for each in rounds(account.seed):
+                if time.monotonic() - began >= seconds or each.number > (most_rounds or each.number):
+                    break
+                if len(account.differences) >= _MOST_DIFFERENCES:
+                    say("too many differences")
+                    break
+                say(str(each))
+                _enter(account, str(each), await _round(stage, faults, each), stage, say)
+                account.rounds += 1
+                account.seconds = time.monotonic() - began
+        finally:
+            sampling.cancel()
+            faults.heal()
+    account.faults, account.hits = faults.done, faults.hits
+    account.refused = stage.chain.refused
+    account.blocks, account.actions = stage.chain.market.stats.blocks, stage.chain.market.stats.actions
+    account.unsteady = sum(tally.unsteady for tally in stage.checker.tallies.values())
+
+
+async def _round(stage: Stage, faults: Faults, each: Round) -> Outcome:
+    trading = asyncio.create_task(stage.chain.trade(each.block_time_s))
+    try:
+        async with asyncio.timeout(_ROUND_LIMIT_S):
+            await asyncio.gather(*(faults.do(injection) for injection in each.injections))
+    except TimeoutError:
+        return Outcome(differences=[f"the faults were not over after {_ROUND_LIMIT_S:g} s"])
+    finally:
+        if not each.goes_on:
+            trading.cancel()
+        faults.heal()
+    if each.goes_on:
+        # Blocks while it heals, as on a chain that waits for nobody; then it stands still after all.
+        await asyncio.sleep(3 * each.block_time_s)
+        trading.cancel()
+    await asyncio.wait({trading})
+    if not trading.cancelled() and (error := trading.exception()) is not None:
+        raise error
+    return await stage.checker.check()
+
+
+def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Callable[[str], None]) -> None:
+    account.values += outcome.values
+    account.copies += outcome.copies
+    account.unknown += outcome.unknown
+    account.settled_s.append(outcome.settled_s)
+    account.equal_s.append(outcome.equal_s)
+    found = [*outcome.differences, *(problem for server in stage.servers for problem in server.look())]
+    for difference in found:
+        account.differences.append(f"{difference} — after {what}")
+        say(f"DIFFERENCE {difference}")
+    if outcome.settled_s + outcome.equal_s > PATIENCE_S / 4:
+        say(f"slow: settled after {outcome.settled_s:.1f} s, equal after {outcome.equal_s:.1f} s")
+
+
+async def _sample(stage: Stage, account: Account, began: float) -> None:
+    while True:
+        account.memory.points.append((time.monotonic() - began, stage.steady.rss_kib()))
+        await asyncio.sleep(_SAMPLE_S)
