@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ _RPC_TIMEOUT_S: Final = 2.0
 _STORE_EVERY_S: Final = 0.3
 # What an orderly end may take, and a store that somebody else holds on to.
 _END_S: Final = 8.0
+_START_S: Final = 20.0
+_POLL_S: Final = 0.05
 _LOCK_TRIES: Final = 50
 # What the server says of itself that nobody should have to read.
 _BAD_LEVELS: Final = ("error", "critical")
@@ -83,6 +86,7 @@ class SoakServer:
 
     async def end_for(self, seconds: float) -> None:
         """End it in order, and start it again."""
+        await self._answers()
         await self._end()
         await asyncio.sleep(seconds)
         self.start()
@@ -109,6 +113,16 @@ class SoakServer:
                 connection.execute("ROLLBACK")
         finally:
             connection.close()
+
+    async def _answers(self) -> None:
+        """Wait until it is there: a signal to an interpreter that still imports ends that, and nothing in order."""
+        assert self._http is not None and self._child is not None
+        until = time.monotonic() + _START_S
+        while self._child.returncode is None and time.monotonic() < until:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with self._http.get(f"{self.url}/health/live"):
+                    return
+            await asyncio.sleep(_POLL_S)
 
     async def _end(self) -> None:
         if self._child is None:

@@ -41,6 +41,7 @@ __all__ = ["Account", "Stage", "open_stage", "soak"]
 _KIND: Final = "uniswap-v3"
 _LIMIT: Final = 10_000
 _SAMPLE_S: Final = 2.0
+_PROGRESS_S: Final = 60.0
 # More of them are the same one again.
 _MOST_DIFFERENCES: Final = 25
 # A fault that was not undone by then hangs, and that is a finding.
@@ -194,7 +195,7 @@ async def _run(
     began = time.monotonic()
     faults = Faults(stage)
     async with asyncio.TaskGroup() as group:
-        sampling = group.create_task(_sample(stage, account, began))
+        watching = [group.create_task(_sample(stage, account, began)), group.create_task(_progress(account, say))]
         try:
             # Before anything goes wrong everything has to be right, or nothing that follows says anything.
             _enter(account, "before the first round", await stage.checker.check(), stage, say)
@@ -209,7 +210,8 @@ async def _run(
                 account.rounds += 1
                 account.seconds = time.monotonic() - began
         finally:
-            sampling.cancel()
+            for task in watching:
+                task.cancel()
             faults.heal()
     account.faults, account.hits = faults.done, faults.hits
     account.refused = stage.chain.refused
@@ -256,3 +258,14 @@ async def _sample(stage: Stage, account: Account, began: float) -> None:
     while True:
         account.memory.points.append((time.monotonic() - began, stage.steady.rss_kib()))
         await asyncio.sleep(_SAMPLE_S)
+
+
+async def _progress(account: Account, say: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        kib = account.memory.points[-1][1] if account.memory.points else 0
+        say(
+            f"--- {account.rounds} rounds, {account.values:,} values and {account.copies:,} copies compared, "
+            f"{len(account.differences)} differences, RSS {kib / 1024:.1f} MiB, "
+            f"settled after {_spread(account.settled_s)} s"
+        )
