@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -13,10 +13,12 @@ from websockets.exceptions import WebSocketException
 
 from rtserver.client import RtClient
 from rtserver.client.errors import ConnectFailed, ConnectionEnded, SubscribeTimeout
+from rtserver.client.events import BlockUpdate, Update
 from rtserver.client.replica import Replica, Verdict
 from rtserver.client.retry import Backoff
 from rtserver.domain.diff import State
 from rtserver.domain.errors import ClientError
+from rtserver.tools.capture import Capture, Job
 from rtserver.wire.messages import (
     Block,
     Bye,
@@ -37,6 +39,10 @@ _CHUNK: Final = 65536
 # Comes back soon, so that a round need not wait for it.
 _BACK_S: Final = (0.1, 1.0)
 _LOOK_S: Final = 0.3
+# A feed that loses events would leave gaps in what is kept for the comparison.
+_FEED_LIMIT: Final = 1 << 16
+# What one client showed since the last quiet point; a round has some dozens of blocks.
+_MOST_JOBS: Final = 1000
 
 
 class Relay:
@@ -113,14 +119,26 @@ class Relay:
 
 
 class WishClient:
-    """`RtClient` that subscribes to what it wishes until it has it, and is replaced when it has ended."""
+    """`RtClient` that subscribes to what it wishes until it has it, and is replaced when it has ended.
 
-    def __init__(self, name: str, port: int, wishes: Collection[str]) -> None:
+    Args:
+        name: For the account.
+        port: The server's.
+        wishes: Channels.
+        capture: Makes what takes down all that is shown at each block, for a comparison with the chain later; None
+            for nothing.
+    """
+
+    def __init__(
+        self, name: str, port: int, wishes: Collection[str], capture: Callable[[], Capture] | None = None
+    ) -> None:
         self.name = name
         self.relay = Relay(port)
         self.wishes = set(wishes)
         self.failures: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
+        self.shown: list[Job] = []
+        self._capture = capture
         self._client: RtClient | None = None
         self._renew = asyncio.Event()
 
@@ -149,9 +167,14 @@ class WishClient:
                         url, subscribe_timeout_s=10.0, backoff=Backoff(min_s=_BACK_S[0], max_s=_BACK_S[1])
                     ) as client:
                         self._client = client
-                        await self._live(client)
-                except (ConnectFailed, ConnectionEnded, WebSocketException) as error:
-                    self.failures[type(error).__name__] += 1
+                        async with asyncio.TaskGroup() as group:
+                            recording = group.create_task(self._record(client))
+                            await self._live(client)
+                            recording.cancel()
+                except* ConnectFailed:
+                    self.failures["not opened"] += 1
+                except* ConnectionEnded:
+                    self.failures["ended"] += 1
                 finally:
                     self._retire()
                 await asyncio.sleep(_BACK_S[0])
@@ -176,6 +199,25 @@ class WishClient:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._renew.wait()
+
+    async def _record(self, client: RtClient) -> None:
+        """Take down what is shown at each block."""
+        if self._capture is None:
+            return
+        capture = self._capture()
+        async for event in client.events(limit=_FEED_LIMIT):
+            job = None
+            if isinstance(event, Update):
+                job = capture.take(event)
+            elif isinstance(event, BlockUpdate):
+                job = capture.take_block(event)
+            if job is not None and len(self.shown) < _MOST_JOBS:
+                self.shown.append(job)
+
+    def take_shown(self) -> list[Job]:
+        """Return what it showed since the last call."""
+        shown, self.shown = self.shown, []
+        return shown
 
     def account(self) -> Counter[str]:
         """Return its counters over all its lives; ends the present one's count."""
@@ -285,6 +327,10 @@ class LatestClient:
 
     async def _send(self, socket: ClientConnection, message: Any) -> None:
         await socket.send(encode(message), text=True)
+
+    def take_shown(self) -> list[Job]:
+        """Return nothing: it is compared at quiet points only."""
+        return []
 
     def account(self) -> Counter[str]:
         """Return its counters."""

@@ -57,11 +57,11 @@ class Round:
 
 def _proxies(rng: random.Random) -> Params:
     # All at once as often as one alone: with one left the pool hides it, with none it has to be outlasted.
-    return {"proxies": rng.choice([[0], [1], [0, 1], [0, 1]])}
+    return {"proxies": rng.choice([[0], [0], [1], [0, 1], [0, 1]])}
 
 
 def _calls(rng: random.Random, *, methods: tuple[tuple[str, ...], ...] = _METHODS) -> Params:
-    return {**_proxies(rng), "methods": rng.choice(methods), "chance": round(rng.choice([0.1, 0.5, 1.0]), 2)}
+    return {**_proxies(rng), "methods": rng.choice(methods), "chance": rng.choice([0.2, 0.6, 1.0])}
 
 
 def _pushes(rng: random.Random) -> Params:

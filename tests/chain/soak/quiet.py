@@ -22,13 +22,13 @@ from rtserver.wire.checksum import checksum_of
 from .served import SoakServer
 from .world import SoakChain
 
-__all__ = ["Checker", "Outcome", "PATIENCE_S"]
+__all__ = ["PATIENCE_S", "Checker", "Outcome"]
 
 # Far above what it takes: the longest rest of an endpoint that failed again and again is half of it.
 PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.05
-_LIMIT: Final = 10_000
-_KIND: Final = "uniswap-v3"
+# Of the blocks that clients showed since the last quiet point; each costs some hundred calls.
+_SHOWN: Final = 6
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class Outcome:
     equal_s: float = 0.0
     channels: int = 0
     copies: int = 0
+    shown: int = 0
+    gone: int = 0
     values: int = 0
     unknown: int = 0
     differences: list[str] = field(default_factory=list)
@@ -50,7 +52,9 @@ class Checker:
 
     Args:
         chain: The chain.
-        audit: Makes the tools' comparison, with its callbacks for differences and for owners nobody watches.
+        servers: What follows it.
+        channels: All that is compared; grows by owners that turn up.
+        make_audit: Makes the tools' comparison, with its callbacks for differences and for owners nobody watches.
     """
 
     def __init__(self, chain: SoakChain, servers: Sequence[SoakServer], channels: set[str], make_audit: Any) -> None:
@@ -75,6 +79,7 @@ class Checker:
         for server in self._servers:
             await self._compare_chain(server, head, outcome)
             await self._compare_clients(server, outcome)
+            await self._compare_shown(server, outcome)
         outcome.equal_s = time.monotonic() - began
         for server in self._servers:
             for client in server.clients:
@@ -92,7 +97,9 @@ class Checker:
             if shown and shown["hash"] == head["hash"]:
                 return
             await asyncio.sleep(_POLL_S)
-        text = f"{server.name}: after {PATIENCE_S:g} s at {shown}, the chain at {int(head['number'], 16)} {head['hash']}"
+        text = (
+            f"{server.name}: after {PATIENCE_S:g} s at {shown}, the chain at {int(head['number'], 16)} {head['hash']}"
+        )
         outcome.differences.append(f"{text}: {await server.ready()}")
 
     async def _all(self, server: SoakServer, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -149,6 +156,23 @@ class Checker:
         await audit.check(job)
         self.channels |= new
         return audit.tally
+
+    async def _compare_shown(self, server: SoakServer, outcome: Outcome) -> None:
+        """Compare some of what clients showed on the way, each with the chain at its own block.
+
+        A state may be late, but never wrong. Blocks that have left the chain meanwhile can't be asked about.
+        """
+        shown = [job for client in server.clients for job in client.take_shown()]
+        every = max(len(shown) // _SHOWN, 1)
+        audit: Audit = self._make_audit(
+            lambda one: outcome.differences.append(f"{server.name}, on the way: {one}"), lambda owner: None
+        )
+        for job in shown[::every]:
+            await audit.check(job)
+        outcome.shown += audit.tally.blocks
+        outcome.gone += audit.tally.skipped
+        outcome.values += audit.tally.values
+        self.tallies[server.name].unsteady += audit.tally.unsteady
 
     async def _compare_clients(self, server: SoakServer, outcome: Outcome) -> None:
         """Wait until every client's copy is what its server says, by value and by checksum."""

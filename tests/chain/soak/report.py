@@ -29,9 +29,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> Slope:
         return Slope(0.0, 0.0)
     size = max(len(points) // 12, 1)
     groups = [points[start : start + size] for start in range(0, len(points) - size + 1, size)]
-    means = [
-        (sum(x for x, _ in group) / len(group) / 60, sum(y for _, y in group) / len(group)) for group in groups
-    ]
+    means = [(sum(x for x, _ in group) / len(group) / 60, sum(y for _, y in group) / len(group)) for group in groups]
     count = len(means)
     middle_x, middle_y = sum(x for x, _ in means) / count, sum(y for _, y in means) / count
     spread = sum((x - middle_x) ** 2 for x, _ in means)

@@ -25,6 +25,7 @@ from rtserver.demo.toolchain import Toolchain
 from rtserver.domain.ids import Address, ChainId
 from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel
 from rtserver.tools.audit import Audit
+from rtserver.tools.capture import Capture
 from rtserver.tools.staking import StakerTruth
 from rtserver.tools.truth import Truth
 
@@ -82,6 +83,8 @@ class Account:
     actions: Counter[str] = field(default_factory=Counter)
     values: int = 0
     copies: int = 0
+    shown: int = 0
+    gone: int = 0
     unknown: int = 0
     unsteady: int = 0
     lives: int = 0
@@ -99,7 +102,7 @@ class Account:
         return {
             "seed": self.seed, "seconds": round(self.seconds, 1), "rounds": self.rounds, "blocks": self.blocks,
             "serverLives": self.lives, "valuesCompared": self.values, "copiesCompared": self.copies,
-            "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
+            "blocksComparedOnTheWay": self.shown, "blocksGone": self.gone, "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
             "settledSeconds": _spread(self.settled_s), "equalSeconds": _spread(self.equal_s),
             "differences": self.differences, "rss": self.memory.as_json(),
         }  # fmt: skip
@@ -138,7 +141,7 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
         for name in ("roving", "steady"):
             server = await asyncio.to_thread(SoakServer, name, deployment, proxies, folder)
             clients: list[WishClient | LatestClient] = [
-                WishClient(f"{name} all", server.port, everything),
+                WishClient(f"{name} all", server.port, everything, lambda: Capture(int(chain_id), _KIND)),
                 WishClient(f"{name} some", server.port, [head, *rng.sample(owners, 3)]),
                 WishClient(f"{name} pools", server.port, rng.sample([*pools, *owners], 5)),
                 LatestClient(f"{name} latest", server.port, [head, *rng.sample(owners, 4)]),
@@ -243,6 +246,8 @@ async def _round(stage: Stage, faults: Faults, each: Round) -> Outcome:
 def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Callable[[str], None]) -> None:
     account.values += outcome.values
     account.copies += outcome.copies
+    account.shown += outcome.shown
+    account.gone += outcome.gone
     account.unknown += outcome.unknown
     account.settled_s.append(outcome.settled_s)
     account.equal_s.append(outcome.equal_s)
