@@ -32,11 +32,8 @@ async def _run(arguments: argparse.Namespace) -> Account:
     def say(text: str) -> None:
         _tell(f"{(time.monotonic() - began) / 60:6.2f} min  {text}")
 
-    folder: Path | None = arguments.folder
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     return await soak(
-        toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=folder,
+        toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=arguments.folder,
         most_rounds=arguments.rounds,
     )  # fmt: skip
 
@@ -50,6 +47,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where stores and logs stay")
     parser.add_argument("--picture", type=Path, help="the curve of memory as an SVG file")
     arguments = parser.parse_args()
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     account = uvloop.run(_run(arguments))
     if arguments.picture is not None:
         title = f"Resident memory of rtserver through {account.rounds} rounds of faults, seed {account.seed}"

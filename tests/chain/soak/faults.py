@@ -25,6 +25,8 @@ from faults.actions import (
 )
 from faults.proxy import FaultProxy
 
+from rtserver.demo.rpc import NodeUnreachable, RpcError
+
 from .plan import Injection
 
 if TYPE_CHECKING:
@@ -89,8 +91,12 @@ class Faults:
         self.done[injection.name] += 1
         if injection.name in _RULES:
             await self._rule(injection)
-        else:
+            return
+        try:
             await self._others[injection.name](injection)
+        except (NodeUnreachable, RpcError) as error:
+            # Another fault of the same round has the node: this one can't be done now.
+            self._stage.chain.refused[f"{injection.name}: {type(error).__name__}"] += 1
 
     def heal(self) -> None:
         """Undo what a cancelled fault may have left."""
@@ -119,7 +125,7 @@ class Faults:
         for _ in range(injection.params["times"]):
             number = hex(max(head - injection.params["back"], 0))
             header = await self._stage.chain.node.rpc("eth_getBlockByNumber", [number, False])
-            for proxy in self._proxies(injection):
+            for proxy in self._proxies(injection) if header else ():
                 self.hits[injection.name] += await proxy.announce(header)
             await asyncio.sleep(injection.for_s / injection.params["times"])
 

@@ -59,6 +59,7 @@ class Checker:
 
     def __init__(self, chain: SoakChain, servers: Sequence[SoakServer], channels: set[str], make_audit: Any) -> None:
         self.channels = channels
+        self.patience_s = PATIENCE_S
         self.tallies = {server.name: Tally() for server in servers}
         self._chain = chain
         self._servers = servers
@@ -91,21 +92,19 @@ class Checker:
 
     async def _settle(self, server: SoakServer, head: dict[str, Any], began: float, outcome: Outcome) -> None:
         shown: Any = None
-        while time.monotonic() - began < PATIENCE_S:
+        while time.monotonic() - began < self.patience_s:
             answer = await server.snapshot(self._head)
             shown = answer and answer["block"]
             if shown and shown["hash"] == head["hash"]:
                 return
             await asyncio.sleep(_POLL_S)
-        text = (
-            f"{server.name}: after {PATIENCE_S:g} s at {shown}, the chain at {int(head['number'], 16)} {head['hash']}"
-        )
+        text = f"{server.name}: after {self.patience_s:g} s at {shown}, the chain at {int(head['number'], 16)} {head['hash']}"
         outcome.differences.append(f"{text}: {await server.ready()}")
 
     async def _all(self, server: SoakServer, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return what the server says of every channel, all of them at the head."""
         found: dict[str, dict[str, Any]] = {}
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         for name in sorted(self.channels):
             while (answer := await server.snapshot(name)) is None and time.monotonic() < until:
                 await asyncio.sleep(_POLL_S)
@@ -141,13 +140,13 @@ class Checker:
             if name.startswith("pool:"):
                 job.pools += [(name, entry) for entry in state.values()]
             elif name == self._head:
-                job.heads.append(state["head"])  # type: ignore[arg-type]
+                job.heads.append(state["head"])
             elif (owner := owner_of(name)) is not None:
                 ids = {key: TokenId(int(key.rpartition(":")[2])) for key in state}
                 job.positions += [(name, ids[key], state[key]) for key in state]
                 assert job.owned is not None
                 job.owned[owner] = frozenset(ids.values())
-        outcome.unknown += sum(entry["isStaked"] and entry["rewards"] is None for _, _, entry in job.positions)
+        outcome.unknown += sum(entry["isStaked"] is True and entry["rewards"] is None for _, _, entry in job.positions)
         new: set[str] = set()
         audit: Audit = self._make_audit(
             lambda one: outcome.differences.append(f"{server.name}: {one}"),
@@ -162,7 +161,7 @@ class Checker:
 
         A state may be late, but never wrong. Blocks that have left the chain meanwhile can't be asked about.
         """
-        shown = [job for client in server.clients for job in client.take_shown()]
+        shown = [job for client in server.clients for job in client.take_shown() if job.number >= self._chain.floor]
         every = max(len(shown) // _SHOWN, 1)
         audit: Audit = self._make_audit(
             lambda one: outcome.differences.append(f"{server.name}, on the way: {one}"), lambda owner: None
@@ -176,7 +175,7 @@ class Checker:
 
     async def _compare_clients(self, server: SoakServer, outcome: Outcome) -> None:
         """Wait until every client's copy is what its server says, by value and by checksum."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         waiting = [(client, name) for client in server.clients for name in sorted(client.wishes)]
         outcome.copies += len(waiting)
         while True:
@@ -195,7 +194,8 @@ class Checker:
 def _is_equal(state: State | None, said: dict[str, Any] | None) -> bool:
     if state is None or said is None:
         return False
-    return state == said["state"] and checksum_of(state) == said["checksum"]
+    theirs: State = said["state"]
+    return state == theirs and checksum_of(state) == int(said["checksum"])
 
 
 def _differing(state: State | None, said: dict[str, Any] | None) -> str:

@@ -22,6 +22,7 @@ from faults.proxy import FaultProxy
 from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.contracts import Contracts
 from rtserver.demo.toolchain import Toolchain
+from rtserver.domain.errors import RtserverError
 from rtserver.domain.ids import Address, ChainId
 from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel
 from rtserver.tools.audit import Audit
@@ -102,7 +103,8 @@ class Account:
         return {
             "seed": self.seed, "seconds": round(self.seconds, 1), "rounds": self.rounds, "blocks": self.blocks,
             "serverLives": self.lives, "valuesCompared": self.values, "copiesCompared": self.copies,
-            "blocksComparedOnTheWay": self.shown, "blocksGone": self.gone, "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
+            "blocksComparedOnTheWay": self.shown, "blocksGone": self.gone,
+            "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
             "settledSeconds": _spread(self.settled_s), "equalSeconds": _spread(self.equal_s),
             "differences": self.differences, "rss": self.memory.as_json(),
         }  # fmt: skip
@@ -201,7 +203,7 @@ async def _run(
         watching = [group.create_task(_sample(stage, account, began)), group.create_task(_progress(account, say))]
         try:
             # Before anything goes wrong everything has to be right, or nothing that follows says anything.
-            _enter(account, "before the first round", await stage.checker.check(), stage, say)
+            _enter(account, "before the first round", await _compared(stage), stage, say)
             for each in rounds(account.seed):
                 if time.monotonic() - began >= seconds or each.number > (most_rounds or each.number):
                     break
@@ -240,7 +242,14 @@ async def _round(stage: Stage, faults: Faults, each: Round) -> Outcome:
     await asyncio.wait({trading})
     if not trading.cancelled() and (error := trading.exception()) is not None:
         raise error
-    return await stage.checker.check()
+    return await _compared(stage)
+
+
+async def _compared(stage: Stage) -> Outcome:
+    try:
+        return await stage.checker.check()
+    except RtserverError as error:
+        return Outcome(differences=[f"nothing could be compared: {error!r}"])
 
 
 def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Callable[[str], None]) -> None:

@@ -58,13 +58,19 @@ class GatedNode(AnvilNode):
         return await super().rpc(method, params)
 
     async def save(self) -> None:
-        """Write the chain down: a `restart` after a `kill` begins with it."""
-        self._load_state = self._own_folder() / "saved.json"
-        await self.dump(self._load_state)
+        """Write the chain down, without the states of past blocks: a `restart` after a `kill` begins with it."""
+        path = self._own_folder() / "saved.json"
+        await self.dump(path, with_history=False)
+        self._load_state = path
 
 
 class SoakChain:
-    """A chain with a market; `floor` is the block under which nothing may be undone."""
+    """A chain with a market.
+
+    `floor` is the block under which nothing may be undone or asked: a node that began with a saved state has none of
+    older blocks. (With the states of past blocks, anvil 1.7.1 builds a reorganisation of such blocks on nothing: all
+    contracts are gone.)
+    """
 
     def __init__(self, toolchain: Toolchain, lab: Lab, node: GatedNode, gate: Gate, market: Market) -> None:
         self.lab = lab
@@ -108,17 +114,21 @@ class SoakChain:
             except (NodeUnreachable, RpcError) as error:
                 self.refused[f"{method}: {error}"] += 1
 
-    async def _depth(self, wanted: int) -> int:
-        head = await self.head()
-        return max(min(wanted, int(head["number"], 16) - self.floor), 1)
-
     async def reorg(self, depth: int) -> None:
         """Replace the newest blocks by empty ones."""
-        await self._change("anvil_reorg", [await self._depth(depth), []])
+        if (depth := await self._depth(depth)) > 0:
+            await self._change("anvil_reorg", [depth, []])
 
     async def roll_back(self, depth: int) -> None:
         """Take the newest blocks away: the chain is lower for a while."""
-        await self._change("anvil_rollback", [await self._depth(depth)])
+        if (depth := await self._depth(depth)) > 0:
+            await self._change("anvil_rollback", [depth])
+
+    async def _depth(self, wanted: int) -> int:
+        return min(wanted, await self._number() - self.floor)
+
+    async def _number(self) -> int:
+        return int((await self.head())["number"], 16)
 
     async def jump(self, seconds: int) -> None:
         """Have the next block's clock so many seconds later, and every clock after that."""
@@ -138,6 +148,7 @@ class SoakChain:
         async with self._process:
             async with self._turn:
                 await self.node.save()
+                kept = await self._number()
             for _ in range(lost):
                 await self.step()
             async with self._turn:
@@ -146,6 +157,7 @@ class SoakChain:
                     await asyncio.sleep(seconds)
                 finally:
                     await self.node.restart()
+                    self.floor = kept
 
     @asynccontextmanager
     async def twin(self) -> AsyncIterator[SoakChain]:
@@ -153,7 +165,7 @@ class SoakChain:
         with tempfile.TemporaryDirectory(prefix="rtserver-twin-") as folder:
             path = Path(folder) / "state.json"
             async with self._process, self._turn:
-                await self.node.dump(path)
+                await self.node.dump(path, with_history=False)
             node = GatedNode(self._toolchain, accounts=ACCOUNTS, load_state=path, history_blocks=_HISTORY_BLOCKS)
             async with node, node.gate() as gate:
                 lab = Lab(node, self.lab.contracts, self.lab.deployment)
