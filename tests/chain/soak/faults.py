@@ -36,6 +36,8 @@ __all__ = ["Faults"]
 
 Params = Mapping[str, Any]
 
+_TWIN_BLOCK_S: Final = 0.4
+
 # Faults of a message or a call, as the proxy's rules.
 _RULES: Final[Mapping[str, Callable[[Params], Action]]] = {
     "delay": lambda params: Delay(params["seconds"]),
@@ -158,12 +160,10 @@ class Faults:
                 proxy.switch(twin.gate.http_url, twin.gate.ws_url)
                 if injection.params["cut"]:
                     proxy.cut()
-            trading = asyncio.create_task(twin.trade(0.4))
             try:
-                await asyncio.sleep(injection.for_s)
+                async with twin.trading(_TWIN_BLOCK_S):
+                    await asyncio.sleep(injection.for_s)
             finally:
-                trading.cancel()
-                await asyncio.wait({trading})
                 for proxy in self._proxies(injection):
                     proxy.switch(chain.gate.http_url, chain.gate.ws_url)
                     proxy.cut()

@@ -98,7 +98,8 @@ class Checker:
             if shown and shown["hash"] == head["hash"]:
                 return
             await asyncio.sleep(_POLL_S)
-        text = f"{server.name}: after {self.patience_s:g} s at {shown}, the chain at {int(head['number'], 16)} {head['hash']}"
+        wanted = f"{int(head['number'], 16)} {head['hash']}"
+        text = f"{server.name}: after {self.patience_s:g} s at {shown}, the chain at {wanted}"
         outcome.differences.append(f"{text}: {await server.ready()}")
 
     async def _all(self, server: SoakServer, head: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -77,6 +77,11 @@ class SoakServer:
         self._child = start_server(self._settings, host="127.0.0.1", port=self.port, log=self._log)
         self.lives += 1
 
+    def abandon(self) -> None:
+        """Leave no process behind, whatever happened."""
+        if self._child is not None:
+            self._child.kill_now()
+
     async def kill_for(self, seconds: float) -> None:
         """End it as a crash does, and start it again."""
         if self._child is not None:
@@ -133,11 +138,10 @@ class SoakServer:
 
     @asynccontextmanager
     async def running(self, clients: Sequence[WishClient | LatestClient]) -> AsyncIterator[None]:
-        """Run it, and its clients."""
+        """Serve clients with it; ends it, whoever started it."""
         self.clients = list(clients)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as self._http:
-            self.start()
-            assert self._child is not None
+            assert self._child is not None, "start it first"
             try:
                 await await_ready(self._child, self.url)
                 async with asyncio.TaskGroup() as group:

@@ -44,10 +44,13 @@ _KIND: Final = "uniswap-v3"
 _LIMIT: Final = 10_000
 _SAMPLE_S: Final = 2.0
 _PROGRESS_S: Final = 60.0
-# More of them are the same one again.
-_MOST_DIFFERENCES: Final = 25
+# More rounds with differences find the same one again, and more of one round say no more about it.
+_MOST_WRONG_ROUNDS: Final = 5
+_TOLD_A_ROUND: Final = 10
 # A fault that was not undone by then hangs, and that is a finding.
 _ROUND_LIMIT_S: Final = 90.0
+# Blocks after the faults, in rounds that go on.
+_GOING_ON: Final = 3
 
 
 @dataclass(slots=True)
@@ -92,6 +95,7 @@ class Account:
     settled_s: list[float] = field(default_factory=list)
     equal_s: list[float] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    wrong_rounds: int = 0
     memory: Memory = field(default_factory=Memory)
 
     def as_json(self) -> dict[str, Any]:
@@ -139,17 +143,20 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
         owners = [OwnerChannel(chain_id, Address(owner)).name for owner in deployment.owners]
         pools = [PoolChannel(chain_id, Address(pool.address)).name for pool in deployment.pools]
         everything = [head, *owners, *pools]
-        servers = []
-        for name in ("roving", "steady"):
-            server = await asyncio.to_thread(SoakServer, name, deployment, proxies, folder)
+        names = ("roving", "steady")
+        servers = [await asyncio.to_thread(SoakServer, name, deployment, proxies, folder) for name in names]
+        # Both at a time: it takes them seconds.
+        for server in servers:
+            server.start()
+            stack.callback(server.abandon)
+        for server in servers:
             clients: list[WishClient | LatestClient] = [
-                WishClient(f"{name} all", server.port, everything, lambda: Capture(int(chain_id), _KIND)),
-                WishClient(f"{name} some", server.port, [head, *rng.sample(owners, 3)]),
-                WishClient(f"{name} pools", server.port, rng.sample([*pools, *owners], 5)),
-                LatestClient(f"{name} latest", server.port, [head, *rng.sample(owners, 4)]),
+                WishClient(f"{server.name} all", server.port, everything, lambda: Capture(int(chain_id), _KIND)),
+                WishClient(f"{server.name} some", server.port, [head, *rng.sample(owners, 3)]),
+                WishClient(f"{server.name} pools", server.port, rng.sample([*pools, *owners], 5)),
+                LatestClient(f"{server.name} latest", server.port, [head, *rng.sample(owners, 4)]),
             ]
             await stack.enter_async_context(server.running(clients))
-            servers.append(server)
         endpoint = HttpEndpoint(chain.node.http_url, timeout_s=20.0)
         stack.push_async_callback(endpoint.close)
         truth = Truth(endpoint, Address(deployment.position_manager), Address(deployment.factory))
@@ -207,8 +214,8 @@ async def _run(
             for each in rounds(account.seed):
                 if time.monotonic() - began >= seconds or each.number > (most_rounds or each.number):
                     break
-                if len(account.differences) >= _MOST_DIFFERENCES:
-                    say("too many differences")
+                if account.wrong_rounds >= _MOST_WRONG_ROUNDS:
+                    say("too many rounds with differences")
                     break
                 say(str(each))
                 _enter(account, str(each), await _round(stage, faults, each), stage, say)
@@ -225,23 +232,18 @@ async def _run(
 
 
 async def _round(stage: Stage, faults: Faults, each: Round) -> Outcome:
-    trading = asyncio.create_task(stage.chain.trade(each.block_time_s))
     try:
-        async with asyncio.timeout(_ROUND_LIMIT_S):
-            await asyncio.gather(*(faults.do(injection) for injection in each.injections))
+        async with stage.chain.trading(each.block_time_s):
+            try:
+                async with asyncio.timeout(_ROUND_LIMIT_S):
+                    await asyncio.gather(*(faults.do(injection) for injection in each.injections))
+            finally:
+                faults.heal()
+            if each.goes_on:
+                # Blocks while it heals, as on a chain that waits for nobody; then it stands still after all.
+                await asyncio.sleep(_GOING_ON * each.block_time_s)
     except TimeoutError:
         return Outcome(differences=[f"the faults were not over after {_ROUND_LIMIT_S:g} s"])
-    finally:
-        if not each.goes_on:
-            trading.cancel()
-        faults.heal()
-    if each.goes_on:
-        # Blocks while it heals, as on a chain that waits for nobody; then it stands still after all.
-        await asyncio.sleep(3 * each.block_time_s)
-        trading.cancel()
-    await asyncio.wait({trading})
-    if not trading.cancelled() and (error := trading.exception()) is not None:
-        raise error
     return await _compared(stage)
 
 
@@ -261,8 +263,9 @@ def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Cal
     account.settled_s.append(outcome.settled_s)
     account.equal_s.append(outcome.equal_s)
     found = [*outcome.differences, *(problem for server in stage.servers for problem in server.look())]
-    for difference in found:
-        account.differences.append(f"{difference} — after {what}")
+    account.wrong_rounds += bool(found)
+    for difference in found[:_TOLD_A_ROUND]:
+        account.differences.append(f"{difference} — one of {len(found)} after {what}")
         say(f"DIFFERENCE {difference}")
     if outcome.settled_s + outcome.equal_s > PATIENCE_S / 4:
         say(f"slow: settled after {outcome.settled_s:.1f} s, equal after {outcome.equal_s:.1f} s")

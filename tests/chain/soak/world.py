@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,11 +98,26 @@ class SoakChain:
             except (NodeUnreachable, RpcError) as error:
                 self.refused[f"step: {type(error).__name__}"] += 1
 
-    async def trade(self, block_time_s: float) -> None:
-        """Mine at a pace until cancelled."""
-        while True:
-            await asyncio.sleep(block_time_s)
-            await self.step()
+    @asynccontextmanager
+    async def trading(self, block_time_s: float) -> AsyncIterator[None]:
+        """Mine at a pace meanwhile; the last block is finished, as what a node was told to do it does."""
+        is_over = asyncio.Event()
+
+        async def trade() -> None:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(block_time_s):
+                        await is_over.wait()
+                if is_over.is_set():
+                    return
+                await self.step()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(trade())
+            try:
+                yield
+            finally:
+                is_over.set()
 
     async def _change(self, method: str, params: Sequence[object]) -> None:
         """Change the chain between two blocks; what waits to be mined is dropped, or its nonces would be of blocks
