@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,11 +54,20 @@ class Checker:
         chain: The chain.
         servers: What follows it.
         channels: All that is compared; grows by owners that turn up.
+        passing: Channels of positions that may be there or not: minted later, burned, or undone.
         make_audit: Makes the tools' comparison, with its callbacks for differences and for owners nobody watches.
     """
 
-    def __init__(self, chain: SoakChain, servers: Sequence[SoakServer], channels: set[str], make_audit: Any) -> None:
+    def __init__(
+        self,
+        chain: SoakChain,
+        servers: Sequence[SoakServer],
+        channels: set[str],
+        passing: Mapping[str, TokenId],
+        make_audit: Any,
+    ) -> None:
         self.channels = channels
+        self._passing = passing
         self.patience_s = PATIENCE_S
         self.tallies = {server.name: Tally() for server in servers}
         self._chain = chain
@@ -111,6 +120,8 @@ class Checker:
                 await asyncio.sleep(_POLL_S)
             if answer is not None:
                 found[name] = answer
+        for name in self._passing:
+            found[name] = await server.snapshot(name) or {"state": {}}
         return found
 
     async def _compare_chain(self, server: SoakServer, head: dict[str, Any], outcome: Outcome) -> None:
@@ -142,6 +153,10 @@ class Checker:
                 job.pools += [(name, entry) for entry in state.values()]
             elif name == self._head:
                 job.heads.append(state["head"])
+            elif (token_id := self._passing.get(name)) is not None:
+                job.positions += [(name, token_id, entry) for entry in state.values()]
+                if not state:
+                    job.gone.append((name, token_id))
             elif (owner := owner_of(name)) is not None:
                 ids = {key: TokenId(int(key.rpartition(":")[2])) for key in state}
                 job.positions += [(name, ids[key], state[key]) for key in state]
@@ -181,7 +196,11 @@ class Checker:
         outcome.copies += len(waiting)
         while True:
             said = {name: await server.snapshot(name) for name in {name for _, name in waiting}}
-            waiting = [(client, name) for client, name in waiting if not _is_equal(client.states.get(name), said[name])]
+            waiting = [
+                (client, name)
+                for client, name in waiting
+                if not _is_equal(client.states.get(name), said[name], may_be_gone=name in self._passing)
+            ]
             if not waiting:
                 return
             if time.monotonic() > until:
@@ -192,7 +211,9 @@ class Checker:
             await asyncio.sleep(_POLL_S)
 
 
-def _is_equal(state: State | None, said: dict[str, Any] | None) -> bool:
+def _is_equal(state: State | None, said: dict[str, Any] | None, *, may_be_gone: bool) -> bool:
+    if may_be_gone and not state and not (said and said["state"]):
+        return True  # refused as not there, or there and empty: a client that came later was refused
     if state is None or said is None:
         return False
     theirs: State = said["state"]

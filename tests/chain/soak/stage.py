@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,8 @@ from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.contracts import Contracts
 from rtserver.demo.toolchain import Toolchain
 from rtserver.domain.errors import RtserverError
-from rtserver.domain.ids import Address, ChainId
-from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel
+from rtserver.domain.ids import Address, ChainId, TokenId
+from rtserver.protocols.channels import HeadChannel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
 from rtserver.tools.audit import Audit
 from rtserver.tools.capture import Capture
 from rtserver.tools.staking import StakerTruth
@@ -42,6 +43,8 @@ __all__ = ["Account", "Stage", "open_stage", "soak"]
 
 _KIND: Final = "uniswap-v3"
 _LIMIT: Final = 10_000
+_KNOWN_IDS: Final = 4
+_COMING_IDS: Final = (1, 2, 3, 5, 8, 13, 21, 34)
 _SAMPLE_S: Final = 2.0
 _PROGRESS_S: Final = 60.0
 # More rounds with differences find the same one again, and more of one round say no more about it.
@@ -142,7 +145,13 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
         head = HeadChannel(chain_id).name
         owners = [OwnerChannel(chain_id, Address(owner)).name for owner in deployment.owners]
         pools = [PoolChannel(chain_id, Address(pool.address)).name for pool in deployment.pools]
+        rewards = [RewardsChannel(chain_id, Address(owner)).name for owner in deployment.owners]
+        # Those that are, and those that are to be minted: by blocks that may be undone, so perhaps more than once.
+        newest = max(chain.lab.book.nfts)
+        ids = [*rng.sample(sorted(chain.lab.book.nfts), _KNOWN_IDS), *(newest + ahead for ahead in _COMING_IDS)]
+        passing = {PositionChannel(chain_id, _KIND, TokenId(each)).name: TokenId(each) for each in ids}
         everything = [head, *owners, *pools]
+        capture = partial(Capture, int(chain_id), _KIND)
         names = ("roving", "steady")
         servers = [await asyncio.to_thread(SoakServer, name, deployment, proxies, folder) for name in names]
         # Both at a time: it takes them seconds.
@@ -151,10 +160,15 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
             stack.callback(server.abandon)
         for server in servers:
             clients: list[WishClient | LatestClient] = [
-                WishClient(f"{server.name} all", server.port, everything, lambda: Capture(int(chain_id), _KIND)),
+                WishClient(
+                    f"{server.name} all",
+                    server.port,
+                    [*everything, *passing, *rewards],
+                    lambda: Capture(int(chain_id), _KIND),
+                ),
                 WishClient(f"{server.name} some", server.port, [head, *rng.sample(owners, 3)]),
-                WishClient(f"{server.name} pools", server.port, rng.sample([*pools, *owners], 5)),
-                LatestClient(f"{server.name} latest", server.port, [head, *rng.sample(owners, 4)]),
+                WishClient(f"{server.name} pools", server.port, rng.sample([*pools, *owners, *passing, *rewards], 8)),
+                LatestClient(f"{server.name} latest", server.port, [head, *rng.sample(owners, 4), *list(passing)[::3]]),
             ]
             await stack.enter_async_context(server.running(clients))
         endpoint = HttpEndpoint(chain.node.http_url, timeout_s=20.0)
@@ -168,7 +182,7 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
                 on_difference=on_difference, on_owner=on_owner, staker=staker,
             )  # fmt: skip
 
-        yield Stage(chain, proxies, servers, Checker(chain, servers, set(everything), make_audit))
+        yield Stage(chain, proxies, servers, Checker(chain, servers, set(everything), passing, make_audit))
 
 
 async def soak(
