@@ -109,7 +109,7 @@ class Relay:
             while True:
                 if is_paced:
                     await self._awake.wait()
-                if not (data := await reader.read(_CHUNK)):
+                if not (data := await reader.read(_CHUNK)) or writer.is_closing():
                     break
                 writer.write(data)
                 await writer.drain()

@@ -160,12 +160,7 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
             stack.callback(server.abandon)
         for server in servers:
             clients: list[WishClient | LatestClient] = [
-                WishClient(
-                    f"{server.name} all",
-                    server.port,
-                    [*everything, *passing, *rewards],
-                    lambda: Capture(int(chain_id), _KIND),
-                ),
+                WishClient(f"{server.name} all", server.port, [*everything, *passing, *rewards], capture),
                 WishClient(f"{server.name} some", server.port, [head, *rng.sample(owners, 3)]),
                 WishClient(f"{server.name} pools", server.port, rng.sample([*pools, *owners, *passing, *rewards], 8)),
                 LatestClient(f"{server.name} latest", server.port, [head, *rng.sample(owners, 4), *list(passing)[::3]]),
