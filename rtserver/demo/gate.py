@@ -112,9 +112,19 @@ class Gate:
 
     async def _answer(self, body: bytes) -> bytes:
         """Return the node's answer to a request or a batch of them."""
-        turn = self._turnstile.changing() if _is_change(body) else self._turnstile.reading()
-        async with turn:
-            return await self._post(body)
+        if not _is_change(body):
+            async with self._turnstile.reading():
+                return await self._post(body)
+        async with self._turnstile.changing():
+            posting = asyncio.create_task(self._post(body))
+            try:
+                return await asyncio.shield(posting)
+            except asyncio.CancelledError:
+                # Who asked has hung up, and the node carries it out all the same: nobody may read until it has.
+                await asyncio.gather(posting, return_exceptions=True)
+                raise
+            finally:
+                posting.cancel()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":

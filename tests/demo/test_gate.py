@@ -115,6 +115,19 @@ async def test_a_frozen_node_shows_through_and_goes_on(gate: Gate, node: AnvilNo
             await asyncio.sleep(0.05)
 
 
+async def test_a_change_is_waited_for_though_whoever_asked_has_left(node: AnvilNode) -> None:
+    """The node mines all the same: a read beside it would be answered from the block that is being mined."""
+    async with Gate(node, port=free_port(), block_time_s=1e6) as gate, JsonRpc(gate.http_url) as rpc:
+        before = int(await rpc.call("eth_blockNumber"), 16)
+        node.freeze()
+        async with JsonRpc(gate.http_url, timeout_s=0.3) as impatient:
+            with pytest.raises(NodeUnreachable):
+                await impatient.call("evm_mine")
+        asked = asyncio.ensure_future(rpc.call("eth_blockNumber"))
+        node.thaw()
+        assert int(await asked, 16) == before + 1
+
+
 async def test_a_killed_node_closes_sockets_and_its_successor_mines(gate: Gate, node: AnvilNode, rpc: JsonRpc) -> None:
     async with asyncio.timeout(20):
         async with websockets.connect(gate.ws_url) as socket:
