@@ -12,7 +12,7 @@ from ..domain.errors import ClientError
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
 from ..domain.update import BlockUpdate, LonePatches
 from ..protocols.addresses import checksum
-from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, Plan
+from ..protocols.base import Book, Evaluation, HistoryQuery, LogFilter, PastQuery, Plan
 from ..protocols.channels import (
     Channel,
     HeadChannel,
@@ -183,10 +183,18 @@ class EngineCore:
             reader.absorb(part, results[start : start + len(part.calls)])
             start += len(part.calls)
 
-    def history_query(self) -> tuple[Book, HistoryQuery] | None:
-        """Return past logs that a book wants, or None."""
+    def history_query(self, *, is_late: bool = False) -> tuple[Book, HistoryQuery] | None:
+        """Return past logs that a book wants, or None; `is_late` asks for those that no channel waits for."""
         for book in self._books.values():
-            query = book.history_query()
+            query = book.history_query(is_late=is_late)
+            if query is not None:
+                return book, query
+        return None
+
+    def past_query(self) -> tuple[Book, PastQuery] | None:
+        """Return reads at an earlier block that a book wants, or None."""
+        for book in self._books.values():
+            query = book.past_query()
             if query is not None:
                 return book, query
         return None

@@ -20,6 +20,9 @@ class Reader(Protocol):
     async def probe(self, head: Header) -> None:
         """Find out how to batch calls."""
 
+    async def header(self, block_hash: BlockHash) -> Header | None:
+        """Return a header by hash, None where nobody has it."""
+
     async def headers(self, first: int, last: int) -> list[Header]:
         """Return the headers of a range of heights, oldest first, without those that are not to be had."""
 

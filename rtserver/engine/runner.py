@@ -15,7 +15,7 @@ import structlog
 from ..domain.chain import ChainEvent, Header, Log, Reorged
 from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..obs.metrics import Metrics
-from ..protocols.base import Book, HistoryQuery, Plan
+from ..protocols.base import Book, HistoryQuery, PastAnswer, PastQuery, Plan
 from ..protocols.bloom import may_hold
 from ..protocols.channels import Channel
 from .core import EngineCore
@@ -81,8 +81,11 @@ class ChainRunner:
         # Past events may lead to more to read, though nobody waits for a channel.
         self._loading = False
         self._block_calls = 0
-        self._history: asyncio.Task[None] | None = None
+        # What channels wait for, and what nobody does.
+        self._histories: dict[bool, asyncio.Task[None]] = {}
         self._history_failures = 0
+        self._past: asyncio.Task[None] | None = None
+        self._past_failures = 0
         # Read when asked for: it grows while nothing is published.
         metrics.head_behind.labels(name).set_function(lambda: self.behind_blocks)
 
@@ -128,6 +131,7 @@ class ChainRunner:
                 if load is None and not self._unpublished:
                     load = self._start_load(group, head)
                 self._start_history(group, head)
+                self._start_past(group)
                 wake = group.create_task(self._wake.wait())
                 waiting = {event, wake} if load is None else {event, wake, load}
                 timeout = _RETRY_S if self._unpublished else None
@@ -261,11 +265,14 @@ class ChainRunner:
     def _start_history(self, group: asyncio.TaskGroup, head: Header) -> None:
         """Read past events beside the blocks: a provider may take seconds for them."""
         # A history counts up to its head; what is not folded yet would be counted again.
-        if self._unfolded or (self._history is not None and not self._history.done()):
+        if self._unfolded:
             return
-        wanted = self._core.history_query()
-        if wanted is not None:
-            self._history = group.create_task(self._read_history(*wanted, head))
+        for is_late in (False, True):
+            running = self._histories.get(is_late)
+            if running is None or running.done():
+                wanted = self._core.history_query(is_late=is_late)
+                if wanted is not None:
+                    self._histories[is_late] = group.create_task(self._read_history(*wanted, head))
 
     async def _read_history(self, book: Book, query: HistoryQuery, head: Header) -> None:
         logs: list[Log] | None = None
@@ -290,6 +297,37 @@ class ChainRunner:
         self._history_failures = 0
         book.absorb_history(query, logs)
         self._loading = True
+        self._wake.set()
+        self._unpublished = True
+
+    def _start_past(self, group: asyncio.TaskGroup) -> None:
+        """Read what earlier blocks held beside everything else, one block at a time: nobody waits for it."""
+        if self._past is not None and not self._past.done():
+            return
+        wanted = self._core.past_query()
+        if wanted is not None:
+            self._past = group.create_task(self._read_past(*wanted))
+
+    async def _read_past(self, book: Book, query: PastQuery) -> None:
+        answer: PastAnswer | None = None
+        try:
+            header = await self._reader.header(query.block)
+            if header is not None:
+                calls = await self._reader.call(query.calls, query.block, "load")
+                before = await self._reader.call(query.before, header.parent_hash, "load")
+                answer = PastAnswer(timestamp=header.timestamp, calls=calls, before=before)
+        except RetryableError as error:
+            self._past_failures += 1
+            if self._past_failures <= _HISTORY_TRIES:
+                log.info("earlier block not readable yet", chain=self._name, error=str(error))
+                await asyncio.sleep(_RETRY_S * self._past_failures)
+                self._wake.set()
+                return
+            log.warning("earlier block not readable, what it tells stays unknown", chain=self._name, error=str(error))
+        except PermanentError as error:
+            log.info("earlier block refused, what it tells stays unknown", chain=self._name, error=str(error))
+        self._past_failures = 0
+        book.absorb_past(query, answer)
         self._wake.set()
         self._unpublished = True
 

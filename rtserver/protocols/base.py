@@ -11,26 +11,32 @@ from typing import Any, Protocol, TypeAlias
 
 from ..domain.chain import Log
 from ..domain.diff import JsonObject, State
-from ..domain.ids import Address, BlockHash, ChainId, Tick, TokenId
+from ..domain.ids import Address, BlockHash, ChainId, TokenId
+from .earning import Earnings, Life, LifeEvent, PastAnswer, PastQuery, PastSample, PoolWindow, Sample, Window
 
 __all__ = [
     "Adapter",
     "Book",
     "Builder",
     "Call",
-    "Deposit",
+    "Earnings",
     "Evaluation",
     "Held",
     "HistoryQuery",
     "KnownDeployment",
+    "Life",
+    "LifeEvent",
     "LogFilter",
+    "PastAnswer",
+    "PastQuery",
+    "PastSample",
     "Patches",
     "Plan",
+    "PoolWindow",
     "Prices",
     "QuotePool",
-    "Reward",
-    "StakedRange",
-    "Staking",
+    "Sample",
+    "Window",
     "patches_with",
 ]
 
@@ -65,12 +71,14 @@ class Plan:
 class HistoryQuery:
     """Past logs that a book needs: of this contract, with these topics, an empty place standing for any.
 
-    `token_ids` are those that a query about owed principal is for; nobody else's concern.
+    `token_ids` are the positions that a query is for, `turn` says how often blocks had left the chain when it was
+    made; both are the book's own notes.
     """
 
     address: Address
     topics: tuple[tuple[str, ...], ...]
     token_ids: tuple[TokenId, ...] = ()
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +244,20 @@ class Book(Protocol):
     def absorb(self, plan: Plan, results: Sequence[bytes | None]) -> None:
         """Take the answers to a plan; None stands for a reverted call."""
 
-    def history_query(self) -> HistoryQuery | None:
-        """Return past logs that are wanted, or None."""
+    def history_query(self, *, is_late: bool = False) -> HistoryQuery | None:
+        """Return past logs that are wanted, or None; `is_late` asks for those that no channel waits for.
+
+        One of each kind may be under way at a time.
+        """
 
     def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> None:
         """Take the answer to a history query; None where it could not be read."""
+
+    def past_query(self) -> PastQuery | None:
+        """Return reads at an earlier block that are wanted, or None."""
+
+    def absorb_past(self, query: PastQuery, answer: PastAnswer | None) -> None:
+        """Take their answer; None where nobody keeps that block's state, or the block is not on the chain."""
 
     def quotes(self) -> Mapping[Address, Sequence[QuotePool] | None]:
         """Return each token whose pools or decimals were read again, with all its pools against a dollar or a hop.
@@ -306,143 +323,22 @@ class Book(Protocol):
     def claims_of(self, owner: Address) -> State | None:
         """Return what an owner can claim, by key, as last evaluated; None while it is unread."""
 
+    # --- what was earned ------------------------------------------------------------------------------
 
-@dataclass(frozen=True, slots=True)
-class Deposit:
-    """What a staking contract says of an NFT that it holds.
+    def samples(self, token_ids: Iterable[TokenId]) -> list[Sample]:
+        """Return what these positions are, as last evaluated; those that aren't tracked or fully read are left out."""
 
-    `owner` is for whom it holds it, None where for nobody: sent there by mistake. `stakes` counts in how many
-    places the NFT earns; it is staked if that is more than none, and else merely deposited.
-    """
+    def take_resized(self) -> set[TokenId]:
+        """Return the positions whose liquidity changed since this was last asked, also by a reorganisation."""
 
-    owner: Address | None
-    stakes: int
+    def life(self, token_id: TokenId) -> Life | None:
+        """Return what went into a position and came out of it; None while its past is unknown."""
 
+    def want_prices(self, token_id: TokenId) -> None:
+        """Find out, by `past_query`, what a position's tokens were worth at its own events, where that is unknown."""
 
-@dataclass(frozen=True, slots=True)
-class StakedRange:
-    """What of a staked position's pool its rewards may depend on, at a block.
+    def earnings(self, token_id: TokenId) -> Earnings | None:
+        """Return what a position's rates are computed from, as last evaluated; None where it isn't fully read."""
 
-    `seconds_inside` is seconds per liquidity inside the range, Q32.128 modulo 2^160.
-    """
-
-    pool: Address
-    lower: Tick
-    upper: Tick
-    seconds_inside: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reward:
-    """What a position has earned in one place: an incentive, a gauge.
-
-    `terms` is what never changes about it, as clients see it. `amount` is in the token's smallest unit, None
-    where the contract's own answer reverts.
-    """
-
-    token: Address
-    terms: JsonObject
-    amount: int | None
-
-
-class Staking(Protocol):
-    """Contracts that hold positions for their owners and reward them: what a book asks of such a system.
-
-    A state machine without I/O like a book, and part of one: the book reads `deposit_call` with each position
-    and calls `track` with the answer, so ownership and `isStaked` are never older than the position itself.
-    One more system (gauges, MasterChef) is one more implementation; the books stay as they are.
-    """
-
-    @property
-    def holders(self) -> frozenset[Address]:
-        """Return the contracts that hold the NFTs; their logs are wanted."""
-
-    @property
-    def topics(self) -> frozenset[str]:
-        """Return the first topics of the logs that are wanted."""
-
-    # --- whose it is, and whether it is staked --------------------------------------------------------
-
-    def deposit_call(self, token_id: TokenId) -> Call:
-        """Return the call that says for whom an NFT is held."""
-
-    def deposit(self, result: bytes | None) -> Deposit:
-        """Return what that call's answer means."""
-
-    def track(self, token_id: TokenId, stakes: int) -> None:
-        """Keep the rewards of a position that was read with so many stakes."""
-
-    def untrack(self, token_id: TokenId) -> None:
-        """Forget a position."""
-
-    def want_owner(self, owner: Address) -> None:
-        """Find all positions held for an owner, and what it can claim, from now on."""
-
-    def unwant_owner(self, owner: Address) -> None:
-        """Undo `want_owner`."""
-
-    def owner_ready(self, owner: Address) -> bool:
-        """Return whether all positions held for an owner have been named by `absorb_history`."""
-
-    # --- blocks ---------------------------------------------------------------------------------------
-
-    def check(self, log: Log) -> None:
-        """Raise RetryableError for a log of these contracts that can't be the event that it names."""
-
-    def open(self, block_hash: BlockHash) -> None:
-        """Begin the record of a block."""
-
-    def fold(self, log: Log) -> tuple[TokenId, tuple[Address, ...]] | None:
-        """Take a log; return the position that has to be read again and the owners it names, None if none."""
-
-    def unwind(self, block_hashes: Iterable[BlockHash]) -> None:
-        """Mark what these blocks had touched, newest first."""
-
-    def forget(self, block_hash: BlockHash) -> None:
-        """Drop the memory of a block that is too deep to be undone."""
-
-    def mark_all(self) -> None:
-        """Mark everything."""
-
-    # --- reads ----------------------------------------------------------------------------------------
-
-    def is_settled(self) -> bool:
-        """Return whether everything that a block touched has been read."""
-
-    def plan(self, plan: Plan) -> None:
-        """Add the reads for all that is stale; each key is ("staking", …)."""
-
-    def plan_loads(self, plan: Plan, limit: int) -> None:
-        """Add reads for what was never read, up to a number of reads in all."""
-
-    def absorb(self, key: Any, result: bytes | None) -> None:
-        """Take one answer."""
-
-    def history_query(self) -> HistoryQuery | None:
-        """Return past logs that are wanted, or None; what could not be read is wanted again later."""
-
-    def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> Mapping[Address, set[TokenId]]:
-        """Take the answer to a history query; return positions that may be held for wanted owners."""
-
-    # --- values ---------------------------------------------------------------------------------------
-
-    def reward_tokens(self) -> frozenset[Address]:
-        """Return the tokens in which tracked positions and wanted owners are rewarded."""
-
-    def take_changed(self, now: int) -> set[TokenId]:
-        """Return the positions whose rewards changed by more than time since this was last asked.
-
-        `now` is the timestamp of the block that is being evaluated, in seconds.
-        """
-
-    def is_known(self, token_id: TokenId) -> bool:
-        """Return whether a position's rewards are known, or are known to be unreadable."""
-
-    def rewards(self, token_id: TokenId, place: StakedRange, now: int) -> list[Reward] | None:
-        """Return what a staked position has earned at a block, one entry a place; None while that is unknown."""
-
-    def take_claims(self) -> set[Address]:
-        """Return the wanted owners whose claims changed since this was last asked."""
-
-    def claims(self, owner: Address) -> Mapping[Address, int] | None:
-        """Return what an owner can claim, by token, without zeros; None while that is unread."""
+    def seed(self, token_id: TokenId, samples: Sequence[PastSample]) -> None:
+        """Begin a position's windows with what was kept of it, oldest first; only before it has older ones itself."""

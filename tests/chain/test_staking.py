@@ -223,6 +223,7 @@ async def test_an_observation_at_every_index(lab: Lab) -> None:
         open_world(lab, http=proxy.url, staking=True) as world,
     ):
         await world.open_owners([owner])
+        await world.remembered()
         grow = Tx("grow", owner, pool.address, lab.contracts.pool.call("increaseObservationCardinalityNext", 3))
         for index in range(9):
             if index == 2:
@@ -251,6 +252,7 @@ async def test_rewards_cost_no_calls_and_come_at_their_pace(lab: Lab) -> None:
         open_world(lab, http=proxy.url, staking=True, rewards_every_s=10) as world,
     ):
         await world.open(position_channel(token_id))
+        await world.remembered()
         proxy.reset()
         shown = []
         start = lab.head.timestamp
@@ -294,6 +296,7 @@ async def test_calls_a_block_with_many_stakers(lab: Lab) -> None:
         # A first position in a pool that nobody watched takes a second round: that is not what is counted here.
         await world.open(*(pool_channel(pool.address) for pool in lab.pools))
         assert sum(view["isStaked"] for view in world.positions()) > 5
+        await world.remembered()
         counts = []
         for _ in range(40):
             proxy.reset()

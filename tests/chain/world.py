@@ -24,6 +24,7 @@ from rtserver.domain.update import BlockUpdate
 from rtserver.engine.core import EngineCore
 from rtserver.engine.runner import ChainRunner
 from rtserver.obs.metrics import Metrics
+from rtserver.protocols.base import Book
 from rtserver.protocols.channels import Channel, OwnerChannel, PoolChannel, PositionChannel, RewardsChannel
 from rtserver.protocols.registry import adapters
 from rtserver.worth.aggregator import Aggregator, PricePolicy
@@ -92,6 +93,7 @@ class World:
         self.source = source
         self._node = HttpEndpoint(lab.node.http_url, timeout_s=30)
         self.staking = False
+        self.book: Book | None = None
 
     # --- wishes ---------------------------------------------------------------------------------------
 
@@ -128,6 +130,12 @@ class World:
     async def rewarded(self) -> None:
         """Wait until every staked position says what it earned: what the past tells may come a frame later."""
         await self.keeper.until(lambda: all(view["rewards"] for view in self.positions() if view["isStaked"]))
+
+    async def remembered(self) -> None:
+        """Wait until the past of every position has been read, as far as it can be."""
+        assert self.book is not None
+        book = self.book
+        await self.keeper.until(lambda: not book.tracked["unread_pasts"])
 
     # --- the truth ------------------------------------------------------------------------------------
 
@@ -310,6 +318,7 @@ async def open_world(
     runner = ChainRunner(name="local", core=core, source=source, reader=reader, sink=keeper, metrics=metrics)
     world = World(lab, runner, keeper, reader, metrics, source)
     world.staking = staking
+    world.book = book
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source.run()), group.create_task(runner.run())]
         try:

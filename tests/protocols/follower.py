@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rtserver.domain.chain import BlockRef, Header, Log, Rollback
 from rtserver.domain.diff import Change, State, apply
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.engine.core import EngineCore
-from rtserver.protocols.base import Book, HistoryQuery, LogFilter
+from rtserver.protocols.base import Book, HistoryQuery, Life, LogFilter, Sample
 from rtserver.protocols.channels import Channel
 from rtserver.protocols.uniswap_v3.book import UniswapV3Book
 from rtserver.protocols.uniswap_v3.deployments import POOL_INIT_CODE_HASH
@@ -184,7 +184,10 @@ class Follower:
 
     def ask_history(self) -> bool:
         """Send the next history query, if there is one; the answer holds what the branch has now."""
-        if self._asked is None and (wanted := self.core.history_query()) is not None:
+        wanted = None
+        if self._asked is None:
+            wanted = self.core.history_query() or self.core.history_query(is_late=True)
+        if wanted is not None:
             book, query = wanted
             ids = set(query.topics[1])
             logs = [
@@ -233,14 +236,32 @@ class Follower:
 
     def fresh(self) -> dict[str, State]:
         """Return the states that a follower started at this head sees; nothing for what it refuses."""
+        other = self.other()
+        return {name: other.states.get(name, {}) for name in self.wanted}
+
+    def other(self) -> Follower:
+        """Return a follower started at this head with the same wishes, everything read."""
         other = Follower(self.head)
         for channel in self.wanted.values():
             other.want(channel)
         other.load()
-        return {name: other.states.get(name, {}) for name in self.wanted}
+        return other
+
+    def lives(self) -> dict[int, tuple[Sample, Life | None]]:
+        """Return what positions are and what happened to them, as far as blocks and the past tell it."""
+        found = self.book.samples(map(TokenId, self.head.state.nfts))
+        return {sample.token_id: (sample, _unpriced(self.book.life(sample.token_id))) for sample in found}
 
     def position(self, token_id: int) -> dict[str, object]:
         """Return a tracked position's view."""
         view = self.book.position(TokenId(token_id))
         assert view is not None
         return dict(view)
+
+
+def _unpriced(life: Life | None) -> Life | None:
+    """Return a life without what only those know who were there: prices and times."""
+    if life is None:
+        return None
+    events = [replace(event, timestamp=None, cents0=None, cents1=None, basis=None) for event in life.events]
+    return replace(life, events=tuple(events))

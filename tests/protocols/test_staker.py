@@ -14,7 +14,8 @@ from eth_utils.crypto import keccak
 from rtserver.domain.chain import Log
 from rtserver.domain.errors import RetryableError
 from rtserver.domain.ids import Address, BlockHash, Tick, TokenId
-from rtserver.protocols.base import Plan, StakedRange
+from rtserver.protocols.base import Plan
+from rtserver.protocols.staking import StakedRange
 from rtserver.protocols.uniswap_v3.staker import V3Staker
 from rtserver.protocols.uniswap_v3.staker import events as ev
 
@@ -161,7 +162,7 @@ class World:
     def read(self, staker: V3Staker) -> None:
         """Read what is stale, as a block does; positions are read again with it."""
         for token_id in sorted(self.tracked):
-            staker.track(token_id, self.head.state.count(token_id))
+            staker.track(token_id, self.head.state.count(token_id), is_born=False)
         while not staker.is_settled():
             plan = Plan()
             staker.plan(plan)
@@ -174,7 +175,7 @@ class World:
             plan = Plan()
             staker.plan_loads(plan, 100)
             self._answer(staker, plan)
-            query = staker.history_query()
+            query = staker.history_query(is_late=False)
             if query is None:
                 if not plan.calls:
                     return
@@ -255,11 +256,11 @@ def test_random_branches(seed: int) -> None:
 def test_an_old_answer_and_a_malformed_one_count_for_nothing() -> None:
     staker = V3Staker(STAKER)
     staker.want_owner(OWNERS[0])
-    old = staker.history_query()
+    old = staker.history_query(is_late=False)
     assert old is not None and old.topics == ((ev.INCENTIVE_CREATED,),)
     staker.mark_all()
     assert staker.absorb_history(old, []) == {}
-    query = staker.history_query()
+    query = staker.history_query(is_late=False)
     assert query is not None and query.topics == old.topics
     short = Log(
         address=STAKER, topics=(ev.INCENTIVE_CREATED,), data="", block_hash=BlockHash("0x"), block_number=1, index=0,
@@ -269,9 +270,9 @@ def test_an_old_answer_and_a_malformed_one_count_for_nothing() -> None:
         staker.check(short)
     assert staker.absorb_history(query, [short]) == {}
     # It failed: asked again after a minute, and until then the others are.
-    assert (after := staker.history_query()) is not None and after.topics[0] == (ev.DEPOSIT_TRANSFERRED,)
+    assert (after := staker.history_query(is_late=False)) is not None and after.topics[0] == (ev.DEPOSIT_TRANSFERRED,)
     staker.take_changed(61)
-    assert (again := staker.history_query()) is not None and again.topics == old.topics
+    assert (again := staker.history_query(is_late=False)) is not None and again.topics == old.topics
 
 
 def test_what_nobody_wants_is_forgotten() -> None:

@@ -147,6 +147,7 @@ async def open_life(
     life = Life(vault, reader, lab, runner, sink, reader, metrics, source)
     life.streams = streams
     life.staking = staking
+    life.book = books[KIND]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(part.run()) for part in (source, runner, keeper)]
         try:
@@ -156,6 +157,7 @@ async def open_life(
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks)  # a read in flight ends before its connection does
             await life.close()
             await reader.close()
             await store.close()

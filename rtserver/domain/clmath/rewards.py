@@ -9,11 +9,12 @@ from typing import Final
 
 from ..ids import Liquidity, RawAmount, Tick
 
-__all__ = ["MASK_160", "reward", "seconds_inside", "seconds_per_liquidity"]
+__all__ = ["MASK_160", "YEAR_S", "reward", "seconds_inside", "seconds_per_liquidity", "yearly_reward"]
 
 MASK_32: Final = (1 << 32) - 1
 MASK_160: Final = (1 << 160) - 1
 MASK_256: Final = (1 << 256) - 1
+YEAR_S: Final = 31_536_000
 
 
 def seconds_per_liquidity(observed_at: int, observed: int, liquidity: Liquidity, now: int) -> int:
@@ -89,3 +90,25 @@ def reward(
         return None
     earned = unclaimed * seconds_x128 // left_x128
     return RawAmount(earned) if earned <= MASK_256 else None
+
+
+def yearly_reward(
+    *, unclaimed: RawAmount, claimed_x128: int, start: int, end: int, staked: Liquidity, liquidity: Liquidity
+) -> RawAmount:
+    """Return what a stake in range would earn in 365 days at the rate of now, rounded down; 0 without a rate.
+
+    The reward that is left is shared by the time that is left unclaimed; of each second in range a stake gets its
+    share of the pool's liquidity. Only between an incentive's start and end: later its rewards shrink with time.
+
+    Args:
+        unclaimed: The incentive's totalRewardUnclaimed.
+        claimed_x128: Its totalSecondsClaimedX128.
+        start: Its startTime in seconds.
+        end: Its endTime.
+        staked: The stake's liquidity.
+        liquidity: The pool's liquidity in range.
+    """
+    left_x128 = ((end - start) << 128) - claimed_x128
+    if left_x128 <= 0 or not liquidity:
+        return RawAmount(0)
+    return RawAmount((unclaimed * staked * YEAR_S << 128) // (liquidity * left_x128))

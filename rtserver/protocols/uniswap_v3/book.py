@@ -13,6 +13,7 @@ from .discovery import OwnerWatch
 from .evaluate import evaluate_pool_price, evaluate_ranges, pool_view, position_view
 from .history import Histories
 from .keeping import Keeping
+from .pricing import Pricing
 from .reading import Reading
 from .staked import add_rewards
 from .state import Nft, Pool, Range
@@ -20,7 +21,7 @@ from .state import Nft, Pool, Range
 __all__ = ["UniswapV3Book"]
 
 
-class UniswapV3Book(Keeping, Reading, Histories):
+class UniswapV3Book(Keeping, Reading, Histories, Pricing):
     """The positions of one Uniswap v3 deployment on one chain."""
 
     # --- wishes ---------------------------------------------------------------------------------------
@@ -161,12 +162,6 @@ class UniswapV3Book(Keeping, Reading, Histories):
         tokens.update(self._priced_token(self._pools[address]) for address in self._dirty_pools & self._quote_pools)
         return {token: [*self._quotes_of(token)] if self._is_held(token) else None for token in tokens}
 
-    def _quotes_of(self, token: Address) -> Iterable[QuotePool]:
-        for address in sorted(self._pools_of.get(token, set()) & self._quote_pools):
-            pool = self._pools[address]
-            if pool.is_read and pool.exists and pool.sqrt_price and self._priced_token(pool) == token:
-                yield QuotePool(address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
-
     def evaluate(self, prices: Prices, repriced: frozenset[Address], now: int) -> Evaluation:
         """Return what changed for everything that was touched, for holders of the repriced tokens, and by time."""
         result = Evaluation(removed=self._removed, moved=self._moved)
@@ -213,6 +208,8 @@ class UniswapV3Book(Keeping, Reading, Histories):
         if earned:
             add_rewards(earned, whole, result.patches)
         self._evaluate_claims(result.claims, prices, repriced)
+        self._price_events(prices, now)
+        self._take_samples(now)
         for nft in whole:
             shown = self._view(nft)
             assert shown is not None

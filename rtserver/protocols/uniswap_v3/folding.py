@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from ...domain.chain import Log
 from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
+from ..addresses import ZERO_ADDRESS
 from ..base import LogFilter
 from . import events as ev
-from .staked import Staked
+from .living import Living, Payment
 from .state import RangeKey
 
 __all__ = ["Folding", "tally"]
 
 
-class Folding(Staked):
+class Folding(Living):
     """Logs in, marks out."""
 
     def log_filter(self) -> LogFilter:
@@ -37,10 +38,11 @@ class Folding(Staked):
         record = self._journal.open(block_hash)
         self._forget_hints()
         minted: list[RangeKey] = []
+        payments: dict[RangeKey, Payment] = {}
         for log in logs:
             topic = log.topics[0]
             if log.address == self._manager:
-                self._fold_manager(topic, log)
+                self._fold_manager(topic, log, payments)
             elif log.address == self._factory:
                 if topic == ev.POOL_CREATED:
                     self._fold_created(Address("0x" + log.data[64 + 24 : 128].lower()))
@@ -48,7 +50,12 @@ class Folding(Staked):
                 self._fold_staking(log)
             else:
                 pool = self._pools.get(log.address)
-                if pool is None or not pool.is_read:
+                if pool is None:
+                    continue
+                if topic == ev.COLLECT_POOL and ev.topic_address(log.topics[1]) == self._manager:
+                    key = (pool.address, ev.topic_int24(log.topics[2]), ev.topic_int24(log.topics[3]))
+                    payments[key] = log.tx_hash, ev.word(log.data, 1), ev.word(log.data, 2)
+                if not pool.is_read:
                     continue
                 if topic == ev.SWAP:
                     tick = ev.word_int24(log.data, 4)
@@ -87,7 +94,7 @@ class Folding(Staked):
                     self._range(pool, lower, upper)
                     self._hinted.add((address, lower, upper))
 
-    def _fold_manager(self, topic: str, log: Log) -> None:
+    def _fold_manager(self, topic: str, log: Log, payments: dict[RangeKey, Payment]) -> None:
         record = self._journal.current
         if topic == ev.TRANSFER:
             if len(log.topics) != 4:
@@ -104,6 +111,8 @@ class Folding(Staked):
                 self._stale_ids.add(token_id)
             elif after in self._owners or before in self._owners or token_id in self._wanted_ids:
                 self._urge(token_id, after)
+                if before == ZERO_ADDRESS:
+                    self._be_born(token_id)
             else:
                 return
             record.token_ids.add(token_id)
@@ -111,9 +120,12 @@ class Folding(Staked):
         token_id = TokenId(int(log.topics[1], 16))
         nft = self._nfts.get(token_id)
         if nft is None:
+            if token_id in self._born:
+                self._grow(token_id, log)
             return
         record.token_ids.add(token_id)
         self._stale_ids.add(token_id)
+        self._live(nft, log, payments)
         if topic == ev.INCREASE_LIQUIDITY:
             return
         record.principal_before.setdefault(token_id, (nft.principal0, nft.principal1))
@@ -131,6 +143,7 @@ class Folding(Staked):
     def unwind(self, block_hashes: Iterable[BlockHash]) -> None:
         """Mark what these blocks had touched, newest first: they left the chain."""
         block_hashes = list(block_hashes)
+        self._turn()
         if self._staking is not None:
             self._staking.unwind(block_hashes)
         for block_hash in block_hashes:
@@ -165,15 +178,19 @@ class Folding(Staked):
                     self._begin_principal(nft, known=False)
                 else:
                     nft.set_principal(principal0, principal1)
+            if record.evaluated_at is not None:
+                self._unsample(record.sampled, record.evaluated_at)
             for token_id in record.token_ids:
-                if token_id in self._nfts:
+                if (nft := self._nfts.get(token_id)) is not None:
                     self._stale_ids.add(token_id)
+                    nft.life.drop((block_hash,))
                 else:
                     self._urge(token_id, None)
             for token_id in record.first_read_ids:
                 if (nft := self._nfts.get(token_id)) is not None:
                     self._stale_ids.add(token_id)
                     self._begin_principal(nft, known=False)
+                    self._begin_life(nft)
             for owner in record.first_read_owners:
                 if (watch := self._owners.get(owner)) is not None:
                     self._rediscover(watch)
@@ -187,6 +204,7 @@ class Folding(Staked):
     def mark_all(self) -> None:
         """Mark everything: nothing that was read so far can be trusted."""
         self._told.clear()
+        self._turn()
         if self._staking is not None:
             self._staking.mark_all()
         for pool in self._pools.values():
@@ -196,6 +214,9 @@ class Folding(Staked):
         for nft in self._nfts.values():
             self._stale_ids.add(nft.token_id)
             self._begin_principal(nft, known=False)
+            self._begin_life(nft)
+        for pool in self._pools.values():
+            pool.ring = None
         for token_id in self._wanted_ids:
             if token_id not in self._nfts:
                 self._urge(token_id, None)

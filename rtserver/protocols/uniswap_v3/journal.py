@@ -30,6 +30,9 @@ class Touched:
     first_read_ids: set[TokenId] = field(default_factory=set)
     first_read_owners: set[Address] = field(default_factory=set)
     principal_before: dict[TokenId, tuple[int | None, int | None]] = field(default_factory=dict)
+    # Positions that were sampled when this block was the newest, and its timestamp; None before it was evaluated.
+    sampled: set[TokenId] = field(default_factory=set)
+    evaluated_at: int | None = None
 
     def visit(self, pool: Address, low: Tick, high: Tick) -> None:
         """Widen the span of ticks that a pool visited in this block."""
@@ -44,14 +47,21 @@ class Journal:
         self._records: dict[BlockHash, Touched] = {}
         self._current = Touched()
         self._carried = Touched()
+        self._head = BlockHash("")
 
     @property
     def current(self) -> Touched:
         """Return the record of the newest block."""
         return self._current
 
+    @property
+    def head(self) -> BlockHash:
+        """Return the newest block."""
+        return self._head
+
     def open(self, block_hash: BlockHash) -> Touched:
         """Begin (or begin again) the record of a block."""
+        self._head = block_hash
         self._current = self._records[block_hash] = self._carried
         self._carried = Touched()
         return self._current
@@ -97,6 +107,7 @@ class Journal:
 
     def go_on(self, block_hash: BlockHash) -> None:
         """Make a block the newest one without beginning its record again: it has been folded before."""
+        self._head = block_hash
         self._current = self._records.setdefault(block_hash, Touched())
 
     def __len__(self) -> int:

@@ -1,11 +1,13 @@
 """What a book leaves behind for the next process, and how that one begins from it.
 
-Kept is what only events or enumeration can tell: who owns what, in which range, what principal is owed, what
-recent blocks touched. Not kept is what one call reads: prices, growth, liquidity; after a restart all of that
-is read again at the new head. So a fact that is missing costs a read, never a wrong number.
+Kept is what only events or enumeration can tell: who owns what, in which range, what principal is owed, what went into
+positions and came out of them, what recent blocks touched. Not kept is what one call reads: prices, growth,
+liquidity; after a restart all of that is read again at the new head. So a fact that is missing costs a read, never
+a wrong number.
 
-Every fact is JSON under a key of its own: `t:` a token, `n:` a position, `o:` an owner whose positions are all
-known, `j:` what a block touched (`j:` alone: what blocks that left the chain have left to the next one).
+Every fact is JSON under a key of its own: `t:` a token, `n:` a position, `l:` its life, `u:` what it was credited by
+staking, `o:` an owner whose positions are all known, `j:` what a block touched (`j:` alone: what blocks that left the
+chain have left to the next one).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from ..addresses import checksum, create2_pool
 from . import events as ev
 from .folding import Folding
 from .journal import Touched
+from .life import Lifetime, kept_event, restored_event
 from .state import Nft, Token
 
 __all__ = ["Keeping"]
@@ -53,9 +56,12 @@ class Keeping(Folding):
             whole: Return all facts, whatever was returned before.
         """
         if whole:
-            for kept in (self._kept_nfts, self._kept_owners, self._kept_tokens, self._kept_records):
+            for kept in (self._kept_nfts, self._kept_lives, self._kept_owners, self._kept_tokens, self._kept_records):
                 kept.clear()
-        return self._keep_tokens() | self._keep_nfts() | self._keep_owners() | self._keep_records()
+        facts = self._keep_tokens() | self._keep_nfts() | self._keep_lives()
+        if self._staking is not None:
+            facts |= self._staking.keep(whole=whole)
+        return facts | self._keep_owners() | self._keep_records()
 
     def _keep_tokens(self) -> dict[str, Any]:
         kept = self._kept_tokens
@@ -88,6 +94,24 @@ class Keeping(Folding):
             for token_id in kept.keys() - self._nfts.keys():
                 del kept[token_id]
                 changed[f"n:{token_id}"] = _GONE
+        return changed
+
+    def _keep_lives(self) -> dict[str, Any]:
+        changed: dict[str, Any] = {}
+        kept = self._kept_lives
+        for token_id, nft in self._nfts.items():
+            life, known = nft.life, kept.get(token_id)
+            if known is not None and known[0] is nft and known[1] == life.version:
+                continue
+            if life.is_known:
+                changed[f"l:{token_id}"] = [[str(total) for total in life.older], [*map(kept_event, life.events)]]
+            elif known is not None:
+                changed[f"l:{token_id}"] = _GONE
+            kept[token_id] = nft, life.version
+        if len(kept) != len(self._nfts):
+            for token_id in kept.keys() - self._nfts.keys():
+                del kept[token_id]
+                changed[f"l:{token_id}"] = _GONE
         return changed
 
     def _keep_owners(self) -> dict[str, Any]:
@@ -152,8 +176,11 @@ class Keeping(Folding):
                 Address(key[2:]): (str(fact[0]), fact[1], [*fact[2]]) for key, fact in facts.items() if key[:2] == "t:"
             }
             positions = {TokenId(int(key[2:])): _position(fact) for key, fact in facts.items() if key[:2] == "n:"}
+            lives = {TokenId(int(key[2:])): _lifetime(fact) for key, fact in facts.items() if key[:2] == "l:"}
             owners = [Address(key[2:]) for key in facts if key[:2] == "o:"]
             records = {BlockHash(key[2:]): _record(fact) for key, fact in facts.items() if key[:2] == "j:"}
+            if self._staking is not None:
+                self._staking.restore(facts)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"not the facts of a book: {error!r}") from error
         for address, (symbol, decimals, flags) in tokens.items():
@@ -166,7 +193,7 @@ class Keeping(Folding):
                 key = (position.token0, position.token1, position.fee_pips)
                 if key not in pools:
                     pools[key] = create2_pool(self._factory, self._init_code_hash, *key)
-                self._restore_nft(token_id, position, pools[key])
+                self._restore_nft(token_id, position, pools[key], lives.get(token_id))
         for owner in owners:
             watch = self._owners.get(owner)
             if watch is not None:
@@ -176,10 +203,10 @@ class Keeping(Folding):
         self.unwind(dropped)
         self._journal.go_on(at)
         if self._staking is not None:
-            # Nothing of staking is kept: all of it is first read after this block, or at it.
+            # All of staking is first read after this block, or at it; what is kept of it is of the past alone.
             self._staking.open(at)
 
-    def _restore_nft(self, token_id: TokenId, position: _Position, address: Address) -> None:
+    def _restore_nft(self, token_id: TokenId, position: _Position, address: Address, life: Lifetime | None) -> None:
         pool = self._pool(address, position.token0, position.token1, position.fee_pips)
         self._track_growth(pool)
         rng = self._range(pool, position.lower, position.upper)
@@ -189,10 +216,16 @@ class Keeping(Folding):
         self._owned.setdefault(position.owner, set()).add(token_id)
         self._load_ids.pop(token_id, None)
         self._stale_ids.add(token_id)
+        self._sample_queue[token_id] = None
         if position.principal is None:
             self._begin_principal(nft, known=False)
         else:
             nft.set_principal(*position.principal)
+        if life is None:
+            self._begin_life(nft)
+        else:
+            nft.life = life
+            self._unsampled.add(token_id)
 
 
 def _position(fact: Any) -> _Position:
@@ -201,6 +234,20 @@ def _position(fact: Any) -> _Position:
         raise ValueError(f"not a range: {fact!r:.80}")
     owed = None if principal is None else (int(principal[0]), int(principal[1]))
     return _Position(Address(owner), Address(token0), Address(token1), fee_pips, Tick(lower), Tick(upper), owed)
+
+
+def _lifetime(fact: Any) -> Lifetime:
+    older, events = fact
+    life = Lifetime()
+    for event in map(restored_event, events):
+        life.add(event)
+    life.older = tuple(int(total) for total in older)
+    life.net0 += life.older[4] - life.older[2]
+    life.net1 += life.older[5] - life.older[3]
+    life.is_known = True
+    if len(life.older) != 6:
+        raise ValueError(f"not the sums of a life: {older!r:.80}")
+    return life
 
 
 def _record_fact(record: Touched) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..base import Plan
 from ..tokens import decimals_call, decode_decimals, decode_symbol, symbol_call, token_flags
 from . import reads
 from .discovery import OwnerWatch
-from .staked import Staked
+from .living import Living
 from .state import TOUCHED, Nft, Pool, Range, RangeKey, Token
 
 __all__ = ["Reading"]
@@ -23,7 +23,7 @@ __all__ = ["Reading"]
 _MAX_CONTRADICTIONS: Final = 8
 
 
-class Reading(Staked):
+class Reading(Living):
     """Calls out, answers in."""
 
     def is_settled(self) -> bool:
@@ -292,6 +292,7 @@ class Reading(Staked):
             nft = self._add(token_id, owner, read)
         if nft.liquidity != read.liquidity:
             nft.news |= TOUCHED
+            self._resized.add(token_id)
         nft.liquidity, nft.last0, nft.last1 = read.liquidity, read.last0, read.last1
         nft.owed0, nft.owed1 = read.owed0, read.owed1
         if not (read.owed0 or read.owed1):
@@ -317,6 +318,9 @@ class Reading(Staked):
             self._moved.setdefault(token_id, (gone_from, owner))
         self._journal.current.first_read_ids.add(token_id)
         self._begin_principal(nft, known=not (read.owed0 or read.owed1))
+        self._start_life(nft)
+        self._sample_queue[token_id] = None
+        self._resized.add(token_id)
         return nft
 
     def _absorb_token(self, address: Address, symbol: bytes | None, decimals: bytes | None) -> None:

@@ -1,6 +1,6 @@
 """Positions that a staking contract holds: whose they are, and what they earn there.
 
-What the staking contract says is `protocols.base.Staking`'s to know; here it meets the book. A position
+What the staking contract says is `protocols.staking.Staking`'s to know; here it meets the book. A position
 belongs to whom it is held for, so that every view of an owner has it. What it earns moves with time alone:
 in range it grows each second, so it is evaluated at each block's timestamp from what was read before, and
 told at a pace of its own; whatever an event changed is told with that event's block.
@@ -17,7 +17,8 @@ from ...domain.diff import EncodedPatch, JsonObject, JsonValue, State
 from ...domain.ids import Address, BlockHash, Liquidity, TokenId
 from ...domain.text import cents_text
 from ..addresses import checksum
-from ..base import HistoryQuery, Patches, Plan, Prices, StakedRange, patches_with
+from ..base import HistoryQuery, Patches, Plan, Prices, patches_with
+from ..staking import Reward, StakedRange
 from ..tokens import decimals_call, symbol_call
 from . import reads
 from .state import WHOLE, Nft, Pool
@@ -83,7 +84,8 @@ class Staked(Tracking):
         nft = self._nfts.get(token_id)
         if self._staking is None or nft is None:
             return
-        self._staking.track(token_id, stakes)
+        self._staking.track(token_id, stakes, is_born=token_id in self._newborn)
+        self._newborn.discard(token_id)
         if bool(stakes) is not bool(nft.stakes):
             nft.news |= WHOLE
         nft.stakes = stakes
@@ -195,8 +197,7 @@ class Staked(Tracking):
             nft = self._staked[token_id]
             before, cents_before = nft.rewards, nft.rewards_cents
             if token_id in changed:
-                is_ready = nft.range.is_ready() and nft.range.pool.observed is not None and staking.is_known(token_id)
-                if not is_ready:
+                if not self._can_reward(nft):
                     self._unrewarded.add(token_id)
                     continue
                 self._unrewarded.discard(token_id)
@@ -217,6 +218,11 @@ class Staked(Tracking):
                 told[token_id] = nft, (fields, text[1:])
         return told
 
+    def _can_reward(self, nft: Nft) -> bool:
+        """Return whether everything is read that a staked position's rewards depend on."""
+        assert self._staking is not None
+        return nft.range.is_ready() and nft.range.pool.observed is not None and self._staking.is_known(nft.token_id)
+
     def _reward(self, nft: Nft, now: int) -> None:
         """Set what a staked position has earned at a block. What did not grow keeps its object, and its `asOf`."""
         found = self._rewards(nft, now)
@@ -227,19 +233,22 @@ class Staked(Tracking):
         if nft.rewards is None or rewards["places"] != nft.rewards["places"]:
             nft.rewards = rewards
 
-    def _rewards(self, nft: Nft, now: int) -> tuple[JsonObject, dict[Address, int] | None] | None:
-        """Return what a staked position has earned at a block, place by place and by token; None while unknown.
-
-        By token it is None where one of the places can't say.
-        """
+    def _rewards_due(self, nft: Nft, now: int) -> list[Reward] | None:
+        """Return what a staked position has earned at a time, place by place; None while that is unknown."""
         assert self._staking is not None
         rng, pool = nft.range, nft.range.pool
         outside_lower, outside_upper = pool.ticks[rng.lower], pool.ticks[rng.upper]
         assert pool.observed is not None and outside_lower is not None and outside_upper is not None
         total = seconds_per_liquidity(*pool.observed, Liquidity(pool.liquidity), now)
         inside = seconds_inside(pool.tick, rng.lower, rng.upper, total, outside_lower[2], outside_upper[2])
-        place = StakedRange(pool.address, rng.lower, rng.upper, inside)
-        earned = self._staking.rewards(nft.token_id, place, now)
+        return self._staking.rewards(nft.token_id, StakedRange(pool.address, rng.lower, rng.upper, inside), now)
+
+    def _rewards(self, nft: Nft, now: int) -> tuple[JsonObject, dict[Address, int] | None] | None:
+        """Return what a staked position has earned at a block, place by place and by token; None while unknown.
+
+        By token it is None where one of the places can't say.
+        """
+        earned = self._rewards_due(nft, now)
         if earned is None or any(reward.token not in self._tokens for reward in earned):
             return None
         places: list[JsonValue] = [

@@ -9,6 +9,8 @@ from typing import Final
 from ...domain.clmath.tick_math import sqrt_ratio_at_tick
 from ...domain.diff import JsonObject
 from ...domain.ids import Address, SqrtPriceX96, Tick, TokenId
+from .life import Lifetime
+from .ring import PoolRing, Ring
 
 __all__ = ["TOUCHED", "WHOLE", "Nft", "Pool", "Range", "RangeKey", "Token"]
 
@@ -110,6 +112,8 @@ class Pool:
     # Whether the price is further from that of its tokens than the limit; None while that is unknown.
     deviates: bool | None = None
     view: JsonObject | None = None
+    # Its fee growth in the last week, of a pool with a sampled position.
+    ring: PoolRing | None = None
 
     def is_ready(self) -> bool:
         """Return whether everything that is kept of the pool has been read."""
@@ -151,6 +155,9 @@ class Nft:
     # The same by token, in smallest units; None where a part of it is unknown. And in US cents, as last shown.
     earned: dict[Address, int] | None = None
     rewards_cents: int | None = None
+    # Its own events, and what it was in the last week.
+    life: Lifetime = field(default_factory=Lifetime)
+    ring: Ring | None = None
 
     def set_principal(self, principal0: int | None, principal1: int | None) -> None:
         """Set owed principal; the fees are told again, and the whole object where they became unknown."""

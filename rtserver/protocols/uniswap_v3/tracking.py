@@ -3,16 +3,19 @@
 Decides what is kept and what is dropped; never decodes a log or an answer.
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ...domain.diff import State
 from ...domain.ids import Address, BlockHash, ChainId, SqrtPriceX96, Tick, TokenId
 from ..addresses import create2_pool
-from ..base import LogFilter, Staking
+from ..base import LogFilter, QuotePool
+from ..staking import Staking
 from . import reads
 from .discovery import OwnerWatch
 from .journal import Journal, Touched
+from .life import Event, Unpaid
 from .state import Nft, Pool, Range, RangeKey, Token
 
 __all__ = ["FEE_TIERS", "Tracking"]
@@ -78,6 +81,27 @@ class Tracking:
         self._load_history: set[TokenId] = set()
         # Events came or went while a history was being read: its sum is of no use.
         self._history_touched: set[TokenId] = set()
+        # Positions whose events are to be asked for; those of which it is then unknown what was paid.
+        self._load_life: dict[TokenId, None] = {}
+        self._unpaid: dict[TokenId, Unpaid] = {}
+        # Events of positions that were minted since the last evaluation and not read yet.
+        self._born: dict[TokenId, list[Event]] = {}
+        self._newborn: set[TokenId] = set()
+        # How often blocks left the chain.
+        self._turns = 0
+        # Events of blocks that were not evaluated yet.
+        self._fresh_events: list[tuple[Nft, Event]] = []
+        # Positions whose events are to be priced.
+        self._unpriced: dict[TokenId, None] = {}
+        # Positions whose liquidity changed; those sampled since the last evaluation, before what happened to them;
+        # those to be sampled for the first time; all, the next one first; time passed for them, in seconds × positions.
+        self._resized: set[TokenId] = set()
+        self._noted: set[TokenId] = set()
+        self._unsampled: set[TokenId] = set()
+        self._sample_queue: OrderedDict[TokenId, None] = OrderedDict()
+        self._sample_credit = 0
+        # The timestamp of the last evaluation, 0 before the first.
+        self._evaluated_at = 0
         # Positions that a block brought: they belong into that block's frame.
         self._urgent: set[TokenId] = set()
         self._hinted: set[RangeKey] = set()
@@ -95,6 +119,7 @@ class Tracking:
         # As last kept for the next process: see keeping.py.
         self._kept_tokens: set[Address] = set()
         self._kept_nfts: dict[TokenId, tuple[Range, Address, int | None, int | None]] = {}
+        self._kept_lives: dict[TokenId, tuple[Nft, int]] = {}
         self._kept_owners: set[Address] = set()
         self._kept_records: dict[BlockHash, Touched] = {}
         # Staked positions; those of them to be told what they earned; when all of them last were, in chain seconds.
@@ -114,7 +139,15 @@ class Tracking:
     @property
     def tracked(self) -> dict[str, int]:
         """Return how much is tracked, for metrics."""
-        return {"positions": len(self._nfts), "pools": len(self._pools), "owners": len(self._owners)}
+        unread = len(self._load_history | self._load_life.keys()) + len(self._unpaid)
+        if self._staking is not None:
+            unread += self._staking.unread
+        return {
+            "positions": len(self._nfts),
+            "pools": len(self._pools),
+            "owners": len(self._owners),
+            "unread_pasts": unread,
+        }
 
     # --- what is told and asked ------------------------------------------------------------------------
 
@@ -189,6 +222,13 @@ class Tracking:
             return True
         return any(self._pools[address].keeps_growth for address in pools)
 
+    def _quotes_of(self, token: Address) -> Iterator[QuotePool]:
+        """Return the pools that price a token now."""
+        for address in sorted(self._pools_of.get(token, set()) & self._quote_pools):
+            pool = self._pools[address]
+            if pool.is_read and pool.exists and pool.sqrt_price and self._priced_token(pool) == token:
+                yield QuotePool(address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
+
     def _priced_token(self, pool: Pool) -> Address:
         """Return the token that a pool prices: the one that is no dollar, or no hop."""
         if pool.token0 in self._stablecoins:
@@ -215,6 +255,11 @@ class Tracking:
         self._owned.get(nft.owner, set()).discard(token_id)
         self._stale_ids.discard(token_id)
         self._load_history.discard(token_id)
+        self._load_life.pop(token_id, None)
+        self._unpaid.pop(token_id, None)
+        self._sample_queue.pop(token_id, None)
+        self._unsampled.discard(token_id)
+        self._resized.discard(token_id)
         if self._staking is not None:
             self._staking.untrack(token_id)
             self._staked.pop(token_id, None)

@@ -9,9 +9,10 @@ from typing import Final
 from eth_utils.crypto import keccak
 
 from ....domain.chain import Log
-from ....domain.ids import Address, TokenId
+from ....domain.ids import Address, Tick, TokenId
 from ...addresses import raw
-from ...base import Call, Deposit
+from ...base import Call
+from ...staking import Deposit
 from ..events import check_shape, topic_address, word
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "claim_call",
     "created_key",
     "decode_deposit",
+    "decode_inside",
+    "decode_ticks",
     "decode_words",
     "deposit_call",
     "incentive_call",
+    "inside_call",
     "stake_call",
 ]
 
@@ -55,6 +59,8 @@ _DEPOSITS: Final = bytes.fromhex("b02c43d0")
 _STAKES: Final = bytes.fromhex("c36c1ea5")
 _INCENTIVES: Final = bytes.fromhex("60777795")
 _REWARDS: Final = bytes.fromhex("e70b9e27")
+# Of the pool: snapshotCumulativesInside(int24,int24).
+_INSIDE: Final = bytes.fromhex("a38807f2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +115,24 @@ def incentive_call(staker: Address, incentive: IncentiveId) -> Call:
 def claim_call(staker: Address, token: Address, owner: Address) -> Call:
     """Return the call of rewards(rewardToken, owner)."""
     return staker, _REWARDS + b"\0" * 12 + raw(token) + b"\0" * 12 + raw(owner)
+
+
+def inside_call(pool: Address, lower: Tick, upper: Tick) -> Call:
+    """Return the call of a pool's snapshotCumulativesInside(lower, upper)."""
+    return pool, _INSIDE + lower.to_bytes(32, "big", signed=True) + upper.to_bytes(32, "big", signed=True)
+
+
+def decode_inside(result: bytes | None) -> int | None:
+    """Return secondsPerLiquidityInsideX128, None where a tick is not initialised."""
+    return None if result is None or len(result) < 96 else int.from_bytes(result[32:64], "big")
+
+
+def decode_ticks(result: bytes | None) -> tuple[Tick, Tick]:
+    """Return the ticks of a deposit's range; zeros where there is no deposit."""
+    if result is None or len(result) < 128:
+        return Tick(0), Tick(0)
+    lower, upper = (int.from_bytes(result[end - 3 : end], "big", signed=True) for end in (96, 128))
+    return Tick(lower), Tick(upper)
 
 
 def decode_words(result: bytes | None) -> tuple[int, int]:

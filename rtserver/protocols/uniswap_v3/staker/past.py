@@ -19,9 +19,9 @@ from ....domain.ids import Address, TokenId
 from ...base import HistoryQuery
 from . import events as ev
 
-__all__ = ["INCENTIVES", "Item", "Past", "deposits_to", "stakes_of"]
+__all__ = ["INCENTIVES", "Item", "Past", "deposits_to", "stakes_of", "unstakes_of"]
 
-# (kind, of what): the incentives' terms, deposits to an owner, stakes of a position.
+# (kind, of what): the incentives' terms, deposits to an owner, stakes of a position, its unstakes.
 Item: TypeAlias = tuple[str, str | int]
 INCENTIVES: Final[Item] = ("incentives", 0)
 # One query names at most this many owners or ids: providers bound the length of a topic list.
@@ -40,6 +40,11 @@ def stakes_of(token_id: TokenId) -> Item:
     return "stakes", token_id
 
 
+def unstakes_of(token_id: TokenId) -> Item:
+    """Return the name of all times that a position was unstaked."""
+    return "unstakes", token_id
+
+
 class Past:
     """Questions and whether they were answered."""
 
@@ -48,7 +53,7 @@ class Past:
         self._open: dict[Item, None] = {}
         self._answered: set[Item] = set()
         self._failed: dict[Item, int] = {}
-        self._asked: tuple[HistoryQuery, list[Item]] | None = None
+        self._asked: dict[bool, tuple[HistoryQuery, list[Item]]] = {}
 
     def want(self, item: Item) -> None:
         """Ask for it, unless it was."""
@@ -74,7 +79,7 @@ class Past:
         self._open = dict.fromkeys([*self._open, *sorted(self._answered, key=str), *self._failed])
         self._answered.clear()
         self._failed.clear()
-        self._asked = None
+        self._asked.clear()
 
     def retry(self, now: int) -> None:
         """Ask again for what failed a while ago; `now` in chain seconds."""
@@ -83,10 +88,24 @@ class Past:
             del self._failed[item]
             self._open[item] = None
 
-    def query(self) -> HistoryQuery | None:
-        """Return the next question, or None. It replaces one that nobody answered."""
-        self._asked = None
-        for kind in ("incentives", "deposits", "stakes"):
+    def reopen(self, item: Item) -> None:
+        """Ask for it again: its answer was of blocks that left the chain."""
+        self._answered.discard(item)
+        self._failed.pop(item, None)
+        self._open[item] = None
+
+    @property
+    def late_count(self) -> int:
+        """Return how many questions are open that nobody waits for."""
+        return sum(1 for kind, _ in self._open if kind == "unstakes")
+
+    def query(self, *, is_late: bool, turn: int) -> HistoryQuery | None:
+        """Return the next question, or None. It replaces one of its kind that nobody answered.
+
+        `is_late` asks for what nobody waits for; `turn` is noted in the question.
+        """
+        self._asked.pop(is_late, None)
+        for kind in ("unstakes",) if is_late else ("incentives", "deposits", "stakes"):
             items = [item for item in self._open if item[0] == kind][:_AT_ONCE]
             if not items:
                 continue
@@ -96,18 +115,21 @@ class Past:
             elif kind == "deposits":
                 topics = ((ev.DEPOSIT_TRANSFERRED,), (), (), tuple(f"0x{str(of)[2:]:0>64}" for _, of in items))
             else:
-                topics = ((ev.TOKEN_STAKED,), tuple(f"0x{of:064x}" for _, of in items))
-            query = HistoryQuery(self._staker, topics)
-            self._asked = query, items
+                topics = (
+                    (ev.TOKEN_STAKED if kind == "stakes" else ev.TOKEN_UNSTAKED,),
+                    tuple(f"0x{of:064x}" for _, of in items),
+                )
+            query = HistoryQuery(self._staker, topics, (), turn)
+            self._asked[is_late] = query, items
             return query
         return None
 
     def answer(self, query: HistoryQuery, logs: Sequence[Log] | None, now: int) -> list[Item]:
         """Note an answer, None where it could not be read; return what it answers, nothing for an old question."""
-        if self._asked is None or self._asked[0] is not query:
+        is_late = next((kind for kind, asked in self._asked.items() if asked[0] is query), None)
+        if is_late is None:
             return []
-        items = [item for item in self._asked[1] if item in self._open]
-        self._asked = None
+        items = [item for item in self._asked.pop(is_late)[1] if item in self._open]
         for item in items:
             del self._open[item]
             if logs is None:

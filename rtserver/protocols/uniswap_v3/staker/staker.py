@@ -1,80 +1,47 @@
 """The v3-staker as a book needs it: deposits, stakes, incentives and claims, marked by logs and read again.
 
-A state machine without I/O; see protocols.base.Staking for the contract. What is kept are cells, each the
+A state machine without I/O; see protocols.staking.Staking for the contract. What is kept are cells, each the
 answer of one view of the contract. A log marks the cells that it touched, a reorganisation marks them again,
 and whatever is marked is read at the new head. No running sum is kept: nothing can drift.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ....domain.chain import Log
 from ....domain.clmath.rewards import reward
-from ....domain.diff import JsonObject
 from ....domain.errors import RetryableError
 from ....domain.ids import Address, BlockHash, Liquidity, RawAmount, TokenId
-from ...addresses import ZERO_ADDRESS, checksum
-from ...base import Call, Deposit, HistoryQuery, Plan, Reward, StakedRange
+from ...addresses import ZERO_ADDRESS
+from ...base import Call, HistoryQuery, Plan
+from ...staking import Deposit, Reward, StakedRange
 from ..events import topic_address, word
 from . import events as ev
-from .events import IncentiveId, IncentiveKey
-from .past import INCENTIVES, Past, deposits_to, stakes_of
+from .cells import Cell, Depositor, IncentiveSums, Stakes
+from .events import IncentiveId
+from .past import INCENTIVES, deposits_to, stakes_of, unstakes_of
+from .rates import yearly_rates
+from .remembering import Remembering
 
 __all__ = ["V3Staker"]
 
-# One answer of the contract: ("stake", token id, incentive), ("incentive", id) or ("claim", owner, token).
-Cell: TypeAlias = tuple[Any, ...]
-# (secondsPerLiquidityInsideInitialX128, liquidity); (totalRewardUnclaimed, totalSecondsClaimedX128).
-Words: TypeAlias = tuple[int, int]
 
-# Above this a JSON number is no integer any more. No canonical staker takes an incentive of that length.
-_MAX_TIME: Final = (1 << 53) - 1
-
-
-@dataclass(slots=True)
-class _Incentive:
-    """An incentive's sums, None while unread, and the tracked positions staked in it."""
-
-    sums: Words | None = None
-    users: set[TokenId] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Staked:
-    """A tracked position: how often it is staked, and its stakes as far as they are known."""
-
-    stakes: int = 0
-    found: dict[IncentiveId, Words | None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Depositor:
-    """A wanted owner: every position ever deposited for it, and what it can claim, None while unread."""
-
-    ids: set[TokenId] = field(default_factory=set)
-    claims: dict[Address, int | None] = field(default_factory=dict)
-
-
-class V3Staker:
+class V3Staker(Remembering):
     """One v3-staker contract."""
 
     topics: Final = ev.TOPICS
 
     def __init__(self, staker: Address) -> None:
+        super().__init__(staker)
         self.holders: Final = frozenset((staker,))
         self._at = staker
         self._now = 0
-        self._past = Past(staker)
         # Before anyone asks for a position: with these known, its rewards take no round trip more than the rest of it.
         self._past.want(INCENTIVES)
-        # The name of a key is its hash, so what was once heard of one stays true on every branch.
-        self._keys: dict[IncentiveId, IncentiveKey] = {}
-        self._terms: dict[IncentiveId, JsonObject] = {}
         self._paid: frozenset[Address] = frozenset()
-        self._incentives: dict[IncentiveId, _Incentive] = {}
-        self._tokens: dict[TokenId, _Staked] = {}
-        self._owners: dict[Address, _Depositor] = {}
+        self._incentives: dict[IncentiveId, IncentiveSums] = {}
+        self._tokens: dict[TokenId, Stakes] = {}
+        self._owners: dict[Address, Depositor] = {}
         self._owners_of: dict[TokenId, set[Address]] = {}  # wanted owners for whom it was ever held
         self._staked_in: dict[TokenId, set[IncentiveId]] = {}  # ever
         self._stale: set[Cell] = set()
@@ -83,6 +50,7 @@ class V3Staker:
         self._changed_claims: set[Address] = set()
         self._records: dict[BlockHash, set[Cell]] = {}
         self._record: set[Cell] = set()
+        self._head = BlockHash("")
         # What was first read at a block that then left is no better known for any block before the next one.
         self._carried: set[Cell] = set()
 
@@ -96,12 +64,17 @@ class V3Staker:
         """Return what that call's answer means."""
         return ev.decode_deposit(result)
 
-    def track(self, token_id: TokenId, stakes: int) -> None:
+    def track(self, token_id: TokenId, stakes: int, *, is_born: bool) -> None:
         """Keep the rewards of a position that was read with so many stakes."""
         token = self._tokens.get(token_id)
         is_new = token is None
         if token is None:
-            token = self._tokens[token_id] = _Staked()
+            token = self._tokens[token_id] = Stakes()
+        if self._credits.track(token_id):
+            if is_born:
+                self._credits.complete(token_id, ())
+            else:
+                self._past.want(unstakes_of(token_id))
         if token.stakes != stakes:
             self._changed.add(token_id)
         token.stakes = stakes
@@ -119,6 +92,8 @@ class V3Staker:
             self._release(token_id, token)
             self._changed.discard(token_id)
             self._forget_token(token_id)
+            self._credits.untrack(token_id)
+            self._past.forget(unstakes_of(token_id))
 
     def _forget_token(self, token_id: TokenId) -> None:
         if token_id not in self._tokens and token_id not in self._owners_of:
@@ -128,7 +103,7 @@ class V3Staker:
     def want_owner(self, owner: Address) -> None:
         """Find all positions held for an owner, and what it can claim, from now on."""
         if owner not in self._owners:
-            self._owners[owner] = _Depositor()
+            self._owners[owner] = Depositor()
             self._past.want(deposits_to(owner))
 
     def unwant_owner(self, owner: Address) -> None:
@@ -153,7 +128,7 @@ class V3Staker:
 
     # --- cells ----------------------------------------------------------------------------------------
 
-    def _keep(self, token_id: TokenId, token: _Staked, incentive: IncentiveId, *, urgent: bool) -> None:
+    def _keep(self, token_id: TokenId, token: Stakes, incentive: IncentiveId, *, urgent: bool) -> None:
         """Read a stake and its incentive, if that was not done; at once where a block may have brought it."""
         if incentive not in token.found:
             token.found[incentive] = None
@@ -164,7 +139,7 @@ class V3Staker:
     def _use(self, token_id: TokenId, incentive: IncentiveId, *, urgent: bool) -> None:
         known = self._incentives.get(incentive)
         if known is None:
-            known = self._incentives[incentive] = _Incentive()
+            known = self._incentives[incentive] = IncentiveSums()
             self._want(("incentive", incentive), urgent=urgent)
             self._pay(incentive)
         known.users.add(token_id)
@@ -183,7 +158,7 @@ class V3Staker:
                 del self._incentives[incentive]
                 self._drop(("incentive", incentive))
 
-    def _release(self, token_id: TokenId, token: _Staked) -> None:
+    def _release(self, token_id: TokenId, token: Stakes) -> None:
         for incentive in token.found:
             self._drop(("stake", token_id, incentive))
             self._unuse(token_id, incentive)
@@ -217,7 +192,7 @@ class V3Staker:
         if self._is_kept(cell):
             self._stale.add(cell)
 
-    def _check(self, token_id: TokenId, token: _Staked) -> None:
+    def _check(self, token_id: TokenId, token: Stakes) -> None:
         """Ask for the past of a position of which fewer stakes are known than the contract counts."""
         stakes = token.found.values()
         if None not in stakes and sum(1 for stake in stakes if stake is not None and stake[1]) < token.stakes:
@@ -249,6 +224,7 @@ class V3Staker:
 
     def open(self, block_hash: BlockHash) -> None:
         """Begin the record of a block."""
+        self._head = block_hash
         self._record = self._records[block_hash] = self._carried
         self._carried = set()
 
@@ -267,6 +243,10 @@ class V3Staker:
                 return token_id, tuple(owner for owner in owners if owner != ZERO_ADDRESS)
             case ev.TOKEN_STAKED | ev.TOKEN_UNSTAKED:
                 token_id, incentive = TokenId(int(log.topics[1], 16)), log.topics[2].lower()
+                if log.topics[0] == ev.TOKEN_UNSTAKED:
+                    sums = self._incentives.get(incentive)
+                    is_fresh = sums is not None and ("incentive", incentive) not in self._stale
+                    self._credits.fold(log, sums.sums if sums is not None and is_fresh else None)
                 self._mark(("incentive", incentive))
                 token = self._tokens.get(token_id)
                 if token is not None or token_id in self._owners_of:
@@ -297,14 +277,11 @@ class V3Staker:
                             self._mark(cell)
         return None
 
-    def _learn(self, log: Log) -> IncentiveKey:
-        key = ev.created_key(log)
-        if key.end <= _MAX_TIME:
-            self._keys.setdefault(key.id, key)
-        return key
-
     def unwind(self, block_hashes: Iterable[BlockHash]) -> None:
         """Mark what these blocks had touched, newest first; time went back, too."""
+        block_hashes = list(block_hashes)
+        self._turns += 1
+        self._credits.drop(set(block_hashes))
         for block_hash in block_hashes:
             record = self._records.pop(block_hash, set())
             self._carried |= record
@@ -314,12 +291,16 @@ class V3Staker:
     def forget(self, block_hash: BlockHash) -> None:
         """Drop the memory of a block that is too deep to be undone."""
         self._records.pop(block_hash, None)
+        self._credits.forget(block_hash)
 
     def mark_all(self) -> None:
         """Mark everything, and ask for all of the past again."""
         self._past.restart()
+        self._turns += 1
+        self._credits.unknow()
         self._stale |= {("incentive", incentive) for incentive in self._incentives}
         for token_id, token in self._tokens.items():
+            self._past.want(unstakes_of(token_id))
             self._stale |= {("stake", token_id, incentive) for incentive in token.found}
             if token.stakes:
                 self._changed.add(token_id)
@@ -359,6 +340,8 @@ class V3Staker:
         """Take one answer."""
         cell: Cell = key
         self._drop(cell)
+        if cell[0] == "incentive":
+            self._credits.saw(cell[1], ev.decode_words(result))
         if not self._is_kept(cell):
             return
         words = ev.decode_words(result)
@@ -387,10 +370,6 @@ class V3Staker:
                     self._changed_claims.add(owner)
         if before is None:
             self._record.add(cell)
-
-    def history_query(self) -> HistoryQuery | None:
-        """Return past logs that are wanted, or None; what could not be read is wanted again later."""
-        return self._past.query()
 
     def absorb_history(self, query: HistoryQuery, logs: Sequence[Log] | None) -> Mapping[Address, set[TokenId]]:
         """Take the answer to a history query; return positions that may be held for wanted owners."""
@@ -428,6 +407,8 @@ class V3Staker:
                 self._relink(found.get(owner, ()))
             elif kind == "stakes":
                 self._relink([TokenId(int(of))])
+            elif kind == "unstakes":
+                self._absorb_unstakes(TokenId(int(of)), query, logs)
             else:
                 self._relink(list(self._staked_in))
                 for incentive in self._incentives:
@@ -452,6 +433,7 @@ class V3Staker:
         """Return the positions whose rewards changed by more than time since this was last asked."""
         self._now = now
         self._past.retry(now)
+        self._credits.settle(self._head, now)
         changed, self._changed = self._changed, set()
         return changed
 
@@ -485,16 +467,9 @@ class V3Staker:
             earned.append(Reward(key.reward_token, self._terms_of(key), amount))
         return earned if len(earned) == token.stakes else None
 
-    def _terms_of(self, key: IncentiveKey) -> JsonObject:
-        terms = self._terms.get(key.id)
-        if terms is None:
-            terms = self._terms[key.id] = {
-                "incentive": key.id,
-                "refundee": checksum(key.refundee),
-                "startTime": key.start,
-                "endTime": key.end,
-            }
-        return terms
+    def rates(self, token_id: TokenId, liquidity: Liquidity, now: int) -> dict[Address, int] | None:
+        """Return what a staked position in range would earn in a year at the present rate, by token, raw units."""
+        return yearly_rates(self._tokens[token_id], self._keys, self._incentives, liquidity, now)
 
     def take_claims(self) -> set[Address]:
         """Return the wanted owners whose claims changed since this was last asked."""

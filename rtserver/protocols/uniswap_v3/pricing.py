@@ -1,0 +1,135 @@
+"""What a position's tokens were worth at its own events, for those before it was followed.
+
+Read from the pools of that block: its own pool tells one token in the other, and a pool against a dollar token tells
+the rest. Only for positions that someone asked for, a read a block, and nobody waits for it; a node that keeps no
+state that old leaves it unknown.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
+from ..base import PastAnswer, PastQuery, QuotePool
+from . import reads
+from .life import Event
+from .living import Living
+from .state import Nft
+
+__all__ = ["Pricing", "cents_at"]
+
+_CENTS: Final = 100 << 128
+
+
+@dataclass(slots=True)
+class _Question:
+    """Events of a position in one block, and the pools that are read for their prices."""
+
+    query: PastQuery
+    nft: Nft
+    events: list[Event]
+    pools: list[QuotePool]
+
+
+class Pricing(Living):
+    """Events without a price in, prices of then out."""
+
+    _question: _Question | None = None
+
+    def want_prices(self, token_id: TokenId) -> None:
+        """Find out what a position's tokens were worth at its own events, where that is unknown."""
+        nft = self._nfts.get(token_id)
+        if nft is not None and nft.life.is_known and any(_is_open(event) for event in nft.life.events):
+            self._unpriced[token_id] = None
+
+    def past_query(self) -> PastQuery | None:
+        """Return reads at an earlier block that are wanted, or None."""
+        if self._staking is not None and (query := self._staking.past_query()) is not None:
+            return query
+        while self._unpriced:
+            token_id = next(iter(self._unpriced))
+            nft = self._nfts.get(token_id)
+            event = None if nft is None else next(filter(_is_open, nft.life.events), None)
+            if nft is None or event is None:
+                del self._unpriced[token_id]
+                continue
+            block = event.block_hash
+            pools = [*self._pricing_pools(nft)]
+            query = PastQuery(block=block, calls=tuple((pool.pool, reads.SLOT0) for pool in pools))
+            self._question = _Question(query, nft, _events_at(nft, block), pools)
+            return query
+        return None
+
+    def _pricing_pools(self, nft: Nft) -> Iterable[QuotePool]:
+        """Return the position's own pool, and where that holds no dollars the deepest one of its tokens that does."""
+        pool = nft.range.pool
+        yield QuotePool(pool.address, pool.token0, pool.token1, pool.sqrt_price, pool.liquidity)
+        if pool.token0 in self._stablecoins or pool.token1 in self._stablecoins:
+            return
+        for token in (pool.token0, pool.token1):
+            against = [
+                quote
+                for quote in self._quotes_of(token)
+                if quote.token0 in self._stablecoins or quote.token1 in self._stablecoins
+            ]
+            if against:
+                yield max(against, key=self._dollars_in)
+
+    def _dollars_in(self, pool: QuotePool) -> int:
+        """Return the raw dollar tokens that a pool's liquidity stands for at its price."""
+        if pool.token1 in self._stablecoins:
+            return pool.liquidity * pool.sqrt_price >> 96
+        return (pool.liquidity << 96) // pool.sqrt_price
+
+    def absorb_past(self, query: PastQuery, answer: PastAnswer | None) -> None:
+        """Take their answer; None where nobody keeps that block's state, or the block is not on the chain."""
+        if self._staking is not None and self._staking.absorb_past(query, answer):
+            return
+        question, self._question = self._question, None
+        if question is None or question.query is not query:
+            return
+        nft = question.nft
+        cents: dict[Address, int] = {}
+        if answer is not None:
+            slots = [reads.decode_slot0(result) for result in answer.calls]
+            for _ in range(2):  # from dollars to one token, from that one to the other
+                for pool, slot0 in zip(question.pools, slots, strict=True):
+                    if slot0 is not None and slot0[0]:
+                        self._price_pool(cents, pool, slot0[0])
+        pair = cents.get(nft.range.pool.token0), cents.get(nft.range.pool.token1)
+        for event in question.events:
+            event.basis = "none" if None in pair else "pool"
+            event.cents0, event.cents1 = pair
+            if answer is not None:
+                event.timestamp = answer.timestamp
+        nft.life.version += 1
+
+    def _price_pool(self, cents: dict[Address, int], pool: QuotePool, sqrt_price: SqrtPriceX96) -> None:
+        """Add what a pool tells: a dollar token is a dollar, any other what it costs in one that is known."""
+        for token in (pool.token0, pool.token1):
+            places = self.decimals(token)
+            if token in self._stablecoins and places is not None:
+                cents[token] = _CENTS // 10**places
+        for known, other in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
+            if known in cents and other not in cents:
+                cents[other] = cents_at(sqrt_price, cents[known], is_token0=known == pool.token0)
+
+
+def cents_at(sqrt_price: SqrtPriceX96, cents: int, *, is_token0: bool) -> int:
+    """Return the price of a pool's other token from one of them, US cents × 2^128 per raw unit, rounded down.
+
+    Args:
+        sqrt_price: The pool's, Q64.96, not 0.
+        cents: What is known, in the same unit.
+        is_token0: Whether that is token0's.
+    """
+    square = sqrt_price * sqrt_price
+    return (cents << 192) // square if is_token0 else cents * square >> 192
+
+
+def _is_open(event: Event) -> bool:
+    return event.basis is None
+
+
+def _events_at(nft: Nft, block: BlockHash) -> list[Event]:
+    return [event for event in nft.life.events if event.block_hash == block and _is_open(event)]
