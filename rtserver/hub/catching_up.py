@@ -15,6 +15,7 @@ from .block_frame import block_json, block_message, rollback_json
 from .heads import Heads
 from .rollbacks import merged_rollback, tells_too_much
 from .session import LAG_BYTES, RequestId, Session
+from .snapshots import Snapshots
 from .stream import Stream
 
 __all__ = ["NOWHERE", "CatchingUp"]
@@ -36,6 +37,7 @@ class CatchingUp:
     def __init__(self, heads: Heads, clock: Callable[[], float]) -> None:
         self._heads = heads
         self._clock = clock
+        self._snapshots = Snapshots()
 
     def bring(self, session: Session, written: Mapping[Stream, int]) -> dict[Stream, int]:
         """Bring a session from what was written last to now: one merged change a channel, or a snapshot.
@@ -82,7 +84,7 @@ class CatchingUp:
         """Write a channel's whole state, in parts where it is large."""
         now = self._clock()
         header = self._heads[stream.chain_id]
-        parts = list(stream.snapshot_parts())
+        parts = self._snapshots.parts(stream)
         checksum = stream.checksum()
         request = b"" if request_id is None else b'"id":%b,' % orjson.dumps(request_id)
         head = b'{"type":"snapshot",%b"channel":%b,"epoch":"%b","seq":%d,"block":%b' % (
