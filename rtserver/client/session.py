@@ -252,6 +252,8 @@ class Session:
         watch = self._roster.find(message.id, message.channel)
         if watch is None or message.how != "resumed" or watch.phase is not Phase.JOINING:
             return []  # after a snapshot it says nothing new
+        if message.id != watch.request:
+            return []  # a copy went on from its cursor that is not kept any more, or was asked for again since
         if watch.replica.epoch != message.epoch:
             self._resync(watch, "epoch", now)
             return []

@@ -168,6 +168,27 @@ def test_a_change_that_does_not_fit_is_healed_by_a_snapshot(
     assert wire.session.stats.resyncs == 1 and wire.session.stats.reasons == {reason: 1}
 
 
+def test_an_answer_to_an_earlier_watch_is_not_taken_for_a_newer_one(wire: Wire, told: Told) -> None:
+    """Left and joined again while the answer to a resume was on its way: there is nothing to heal."""
+    wire.join(told)
+    wire.connect()
+    (resume,) = wire.sent()
+    assert resume["cursor"] == told.cursor
+    wire.session.drop(A)
+    wire.session.want(A, wire.now)
+    leave, again = wire.sent()
+    assert (leave["type"], again["type"], "cursor" in again) == ("unsubscribe", "subscribe", False)
+    block = block_json(2)
+    wire.say(block_frame(block, told.change(block, patch={"u:1": {"amount0": "6"}})))
+    assert wire.say(told.subscribed(resume["id"], how="resumed")) == []
+    wire.say({"type": "unsubscribed", "channel": A, "id": leave["id"]})
+    (update,) = wire.say(*told.snapshot(again["id"]), told.subscribed(again["id"]))
+    assert update.state["u:1"]["amount0"] == "6"
+    assert wire.session.phase(A) is Phase.LIVE
+    assert wire.session.stats.resyncs == 0
+    assert wire.sent() == []
+
+
 def test_held_changes_after_the_snapshot_are_applied(wire: Wire, told: Told) -> None:
     wire.session.want(A, wire.now)
     (request,) = wire.sent()

@@ -42,6 +42,29 @@ test("missed changes may also come before `subscribed`", async () => {
   assert.equal(updates[1].copy["uniswap-v3:17"].amount0, "6");
 });
 
+test("an answer to an earlier watch is not taken for a newer one's", async () => {
+  const channel = owner();
+  const { client, socket, net, clock, unwatch } = await watching(channel);
+  await socket.drops();
+  await clock.advance(1_000);
+  const next = net.last();
+  await next.says(welcome());
+  const [resume] = next.took("subscribe");
+  unwatch();
+  const updates = [];
+  client.watch(channel.name, (update) => updates.push(update));
+  await settle();
+  const again = next.took("subscribe").at(-1);
+  assert.notEqual(again.id, resume.id);
+  assert.equal(again.cursor, undefined);
+  const joined = { type: "subscribed", channel: channel.name, epoch: channel.epoch, seq: channel.seq, cursor: channel.cursor };
+  await next.says({ ...joined, id: resume.id, how: "resumed" });
+  assert.deepEqual(updates, []);
+  await next.says(channel.snapshot({ id: again.id }), { ...joined, id: again.id, how: "snapshot" });
+  assert.deepEqual(updates.map((update) => update.cause), ["snapshot"]);
+  assert.deepEqual(next.took("resync"), []);
+});
+
 test("a snapshot instead of a resume tells only what differs", async () => {
   const channel = new Channel(OWNER_CHANNEL, { a: { x: "1" }, b: { x: "2" }, c: { x: "3" } });
   const { socket, net, clock, updates } = await watching(channel);

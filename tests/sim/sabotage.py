@@ -9,7 +9,10 @@ from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
 
+from msgspec import structs
+
 from rtserver.client import replica as client_replica
+from rtserver.client.session import Session as ClientSession
 from rtserver.domain import diff as diff_module
 from rtserver.domain.diff import Change, compose
 from rtserver.domain.ids import ChainId
@@ -22,7 +25,7 @@ from rtserver.hub.laggards import Laggards
 from rtserver.hub.openings import Openings
 from rtserver.hub.session import Session
 from rtserver.hub.stream import Stream
-from rtserver.wire.messages import BlockRefMessage, ChangeMessage, Heartbeat
+from rtserver.wire.messages import BlockRefMessage, ChangeMessage, Heartbeat, Subscribed
 
 __all__ = ["SABOTAGES"]
 
@@ -32,6 +35,7 @@ _begin_lag = Laggards.begin
 _let_go = Laggards.let_go
 _apply = Stream.apply
 _apply_copy = client_replica.Replica.apply
+_on_subscribed = ClientSession._on_subscribed
 
 
 @contextmanager
@@ -101,6 +105,12 @@ def _shallow(old: Any, new: Any) -> bool:
     return isinstance(old, dict) and isinstance(new, dict) and bool(old.keys() - new.keys())
 
 
+def _take_any_answer(session: ClientSession, message: Subscribed, now: float) -> list[Any]:
+    watch = session._roster.get(message.channel)
+    newest = message.id if watch is None else watch.request
+    return _on_subscribed(session, structs.replace(message, id=newest), now)
+
+
 SABOTAGES: Final[Mapping[str, Callable[[], AbstractContextManager[object]]]] = {
     "a change falls between snapshot and registration": _late_registration,
     "a cursor of another block is believed": partial(
@@ -127,4 +137,7 @@ SABOTAGES: Final[Mapping[str, Callable[[], AbstractContextManager[object]]]] = {
     "a client applies what doesn't fit": partial(patch.object, client_replica.Replica, "apply", _credulous),
     "a nested object's lost field is told as a patch": partial(patch.object, diff_module, "_loses_inner", _shallow),
     "an idle channel stays with the engine": partial(patch.object, Openings, "_shut", _shut_without_a_word),
+    "an answer to an earlier watch is taken for a newer one's": partial(
+        patch.object, ClientSession, "_on_subscribed", _take_any_answer
+    ),
 }

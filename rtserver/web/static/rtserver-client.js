@@ -461,6 +461,7 @@ class Client {
     const subscription = this.#find(message);
     this.#requests.delete(message.id);
     if (subscription === undefined || message.how !== "resumed") return;
+    if (message.id !== subscription.requestId) return; // of a copy that is not kept any more, or asked for again since
     const { replica } = subscription;
     if (replica.epoch !== message.epoch || replica.seq > message.seq) this.#resync(subscription, "epoch");
     else this.#goLive(subscription, { changed: [], removed: [] }, "resumed");
