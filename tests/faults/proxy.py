@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -370,16 +370,16 @@ class _Socket:
                     await self._client.pong(message.data)
                 elif message.type is WSMsgType.TEXT:
                     # Each in a task of its own, as nodes do: a delayed answer delays no other.
-                    tasks.add(asyncio.ensure_future(self._guarded(self._one(orjson.loads(message.data), tasks))))
+                    tasks.add(asyncio.ensure_future(self._guarded(self._one, orjson.loads(message.data), tasks)))
         finally:
             for task in tasks:
                 task.cancel()
             if self._node is not None:
                 await self._node.close()
 
-    async def _guarded(self, work: Any) -> None:
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *given: Any) -> None:
         try:
-            await work
+            await work(*given)
         except (_Reset, ConnectionError, aiohttp.ClientError):
             self._transport.abort()  # type: ignore[attr-defined]
 
@@ -401,7 +401,7 @@ class _Socket:
         else:
             if self._node is None:
                 self._node = await self._proxy.connect()
-                tasks.add(asyncio.ensure_future(self._guarded(self._relay(self._node))))
+                tasks.add(asyncio.ensure_future(self._guarded(self._relay, self._node)))
             future = self._waiting[message["id"]] = asyncio.get_running_loop().create_future()
             await self._node.send_str(orjson.dumps(message).decode())
             answer = await future
