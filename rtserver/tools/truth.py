@@ -290,7 +290,7 @@ class Truth:
                     f"the factory {self._factory} knows no pool of {key}: is it the manager's factory?"
                 )
             self._pools[key] = pool
-        tokens = list({token for nft in nfts for token in (nft.token0, nft.token1)} - self._tokens.keys())
+        tokens = sorted({token for nft in nfts for token in (nft.token0, nft.token1)} - self._tokens.keys())
         symbols = await self._call([_Call(*symbol_call(token)) for token in tokens], block_hash, _FAILED_OR_EXHAUSTED)
         decimals = await self._call(
             [_Call(*decimals_call(token)) for token in tokens], block_hash, _FAILED_OR_EXHAUSTED
