@@ -23,6 +23,7 @@ from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
 from .edge.connections import EdgeRunner
 from .edge.docs import docs_routes
+from .edge.earnings import BookEarnings
 from .edge.health import Health
 from .edge.pages import page_routes
 from .edge.prices import PricesApi
@@ -39,6 +40,7 @@ from .hub.hub import Hub
 from .hub.limits import Limits
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
+from .protocols.base import Book
 from .protocols.channels import Channel
 from .protocols.registry import adapters
 from .wire.codes import CloseCode
@@ -124,7 +126,8 @@ class _Chain:
                 for kind, deployment in known.items()
                 if deployment is not None
             )
-        books = {}
+        self.books: dict[str, Book] = {}
+        books = self.books
         first_blocks: dict[Address, int] = {}
         self.protocols: list[dict[str, str]] = []
         self._deployment: list[tuple[str, ...]] = []
@@ -306,7 +309,11 @@ def _build(
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
         for chain in chains
     }
-    rest = Rest(hub, served, __version__, settings.dashboard.owners)
+    by_id = {chain.chain_id: chain for chain in chains}
+    earnings = BookEarnings(
+        {chain.chain_id: chain.books for chain in chains}, lambda chain_id: by_id[chain_id].prices.prices
+    )
+    rest = Rest(hub, served, __version__, settings.dashboard.owners, earnings)
     fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains}, metrics)
 
     def prices() -> dict[str, Any]:

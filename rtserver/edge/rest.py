@@ -243,11 +243,12 @@ class Rest:
         }
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
 
-    def _earned(self, chain_id: ChainId, position: JsonObject) -> Mapping[str, JsonValue]:
-        return self._earnings.earned(chain_id, str(position["protocol"]), TokenId(int(str(position["tokenId"]))))
+    def _earned(self, chain_id: ChainId, position: JsonObject, *, is_brief: bool) -> Mapping[str, JsonValue]:
+        token_id = TokenId(int(str(position["tokenId"])))
+        return self._earnings.earned(chain_id, str(position["protocol"]), token_id, is_brief=is_brief)
 
     def _with_earned(self, chain_id: ChainId, position: JsonObject) -> JsonObject:
-        earned = self._earned(chain_id, position)
+        earned = self._earned(chain_id, position, is_brief=True)
         return {**position, "apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
 
     async def _claims(self, chain_id: ChainId, owner: Address, remote: str | None) -> list[JsonObject] | None:
@@ -264,7 +265,7 @@ class Rest:
         block, age_ms = self.anchor(channel.chain_id)
         if position is None:
             raise ClientError("not_found", _missing(channel.token_id, block["number"]))
-        earned = self._earned(channel.chain_id, position)
+        earned = self._earned(channel.chain_id, position, is_brief=False)
         # Both were published in one step, so all of it is of one block.
         known = {} if prices is None else prices.state
         body = {**details_of(position, known, earned), "block": block, "ageMs": age_ms}

@@ -26,10 +26,10 @@ class Reckoned:
 
     def __init__(self, **earned: JsonValue) -> None:
         self.earned_of = earned
-        self.asked: list[tuple[int, str, int]] = []
+        self.asked: list[tuple[int, str, int, bool]] = []
 
-    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId) -> Mapping[str, JsonValue]:
-        self.asked.append((chain_id, protocol, token_id))
+    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Mapping[str, JsonValue]:
+        self.asked.append((chain_id, protocol, token_id, is_brief))
         return self.earned_of
 
 
@@ -85,7 +85,7 @@ async def test_earnings_are_joined_by_name() -> None:
         assert "secret" not in body
         _, body = await server.get(f"/api/v1/positions/summary?owner={OWNER}")
         assert (body["positions"][0]["apr"], body["positions"][0]["earnedAmountUSD"]) == ("15.5%", "50.25")
-        assert reckoned.asked == [(CHAIN, "uniswap-v3", 1)] * 2
+        assert reckoned.asked == [(CHAIN, "uniswap-v3", 1, False), (CHAIN, "uniswap-v3", 1, True)]
 
 
 async def test_prices_that_are_not_to_be_had_are_not_waited_for(server: Served) -> None:
