@@ -105,9 +105,12 @@ class Life(World):
 
 @asynccontextmanager
 async def open_life(
-    lab: Lab, path: Path, *, linker: Linker | None = None, staking: bool = False
+    lab: Lab, place: Path | str, *, linker: Linker | None = None, staking: bool = False
 ) -> AsyncIterator[Life]:
-    """Run an engine that keeps every step in a file and goes on from what is there; it ends without a goodbye."""
+    """Run an engine that keeps every step and goes on from what is there; it ends without a goodbye.
+
+    `place` is a file, or a database's URL.
+    """
     metrics = Metrics()
     reader = CountingReader("local", [HttpEndpoint(lab.node.http_url, timeout_s=10)], metrics)
     reader.asked = Counter()
@@ -127,7 +130,7 @@ async def open_life(
     books = {KIND: adapters()[KIND].build(CHAIN, factory, manager, None, dollars, staker=staker)}
     core = EngineCore(CHAIN, books, Aggregator(CHAIN, stablecoins=dollars, clock=time.time))
     sink = Sink()
-    store = Store(Database(sqlite_url(path)))
+    store = Store(Database(sqlite_url(place) if isinstance(place, Path) else place))
     vault = Vault(store)
     common: dict[str, Any] = {"chain_id": CHAIN, "name": "local"}
     keeper = Keeper(
