@@ -7,7 +7,6 @@ there, so seconds in range add up over all of them.
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from ..domain.chain import BlockRef
 from ..domain.ids import BlockHash, ChainId, TokenId
 from ..protocols.earning import PastSample
 from .database import Database
-from .records import Bucket, Record, Retention, Rewind
+from .records import Bucket, Record, Retention, Rewind, Vanished, joined
 from .store import TakenOver
 from .tables import day_records, hour_records, minute_records, sources
 
@@ -84,6 +83,7 @@ class HistoryStore:
 
         Raises:
             StoreError: It could not be written now.
+            Vanished: The chain has to be claimed again.
             TakenOver: Another process writes this chain now.
             Foreign: The database must not be touched.
         """
@@ -104,9 +104,13 @@ class HistoryStore:
                 await connection.execute(statement, [_row(by_protocol[record.protocol], record) for record in part])
 
     async def _prove_mine(self, connection: AsyncConnection, chain_id: ChainId) -> None:
-        ids = list(self._sources[chain_id].values())
-        mine = select(func.count()).select_from(sources).where(sources.c.id.in_(ids), sources.c.writer == self._writer)
-        if (await connection.execute(mine)).scalar_one() != len(ids):
+        by_protocol = self._sources[chain_id]
+        rows = await connection.execute(select(sources).where(sources.c.id.in_(list(by_protocol.values()))))
+        writers = {row.protocol: row.writer for row in rows if row.chain_id == str(chain_id)}
+        if writers.keys() != by_protocol.keys():
+            self._read_sources.clear()
+            raise Vanished(f"what was kept of chain {chain_id} is gone")
+        if set(writers.values()) != {self._writer}:
             raise TakenOver(f"another process keeps the history of chain {chain_id} now")
 
     async def newest(self, chain_id: ChainId, until: int | None = None) -> tuple[BlockRef, int] | None:
@@ -122,7 +126,9 @@ class HistoryStore:
                 query = select(table.c.block, table.c.hash, table.c.at).where(table.c.source.in_(ids))
                 if until is not None:
                     query = query.where(table.c.at <= until)
-                row = (await connection.execute(query.order_by(table.c.at.desc()).limit(1))).one_or_none()
+                row = (
+                    await connection.execute(query.order_by(table.c.at.desc(), table.c.block.desc()).limit(1))
+                ).one_or_none()
                 if row is not None and (best is None or row.at > best[1]):
                     best = BlockRef(number=row.block, hash=BlockHash(row.hash)), row.at
         return best
@@ -260,9 +266,9 @@ class HistoryStore:
                 query = _before(table, length, source, token, start, below)
                 row = (await connection.execute(query)).mappings().one_or_none()
                 if row is not None:
-                    found.append(Bucket(slot=-1, active_s=0, covered_s=0, **row))
+                    found.append(Bucket(slot=-1, begins=row["at"], active_s=0, covered_s=0, **row))
                     break
-        return _one_a_slot(sorted(found, key=lambda bucket: (bucket.at, bucket.block)))
+        return joined(sorted(found, key=lambda bucket: (bucket.at, bucket.block)))
 
     async def samples(
         self, place: tuple[ChainId, str, str], token_ids: Sequence[TokenId], since: int
@@ -376,6 +382,7 @@ def _parts(
                 "active_s"
             ),
             func.sum(case((is_cut, since_start), else_=table.c.covered_s)).label("covered_s"),
+            func.min(table.c.at - table.c.covered_s).label("begins"),
         )
         .where(*here)
         .group_by(slot)
@@ -386,6 +393,7 @@ def _parts(
             grouped.c.slot,
             grouped.c.active_s,
             grouped.c.covered_s,
+            grouped.c.begins,
             table.c.at,
             table.c.block,
             *(table.c[name] for name in _SHOWN),
@@ -405,18 +413,6 @@ def _before(table: Table, length: int, source: int, token: str, start: int, belo
         .order_by(table.c.at.desc(), table.c.block.desc())
         .limit(1)
     )
-
-
-def _one_a_slot(buckets: Iterable[Bucket]) -> list[Bucket]:
-    """Return buckets, oldest first, with those of one slot joined: they were at different levels."""
-    joined: list[Bucket] = []
-    for bucket in buckets:
-        if joined and joined[-1].slot == bucket.slot:
-            before = joined.pop()
-            active_s, covered_s = before.active_s + bucket.active_s, before.covered_s + bucket.covered_s
-            bucket = replace(bucket, active_s=active_s, covered_s=covered_s)
-        joined.append(bucket)
-    return joined
 
 
 def _whole(row: RowMapping) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class Store:
         self._writer = secrets.token_hex(8)
         self._claimed: set[ChainId] = set()
 
+    @property
+    def database(self) -> Database:
+        """Return where they are."""
+        return self._database
+
     async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
         """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
 

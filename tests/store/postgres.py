@@ -51,6 +51,12 @@ class Postgres:
         """Return a database's URL, as in `store.url`."""
         return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self._port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """Return the server's process id."""
+        assert self._process is not None
+        return self._process.pid
+
     async def initialise(self) -> None:
         """Make the cluster; everyone on this machine may connect, and it lives for a test only."""
         done = await asyncio.create_subprocess_exec(

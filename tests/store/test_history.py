@@ -58,8 +58,8 @@ async def test_a_record_comes_back_exactly(history: HistoryStore) -> None:
     await history.write(CHAIN, None, [one])
     assert await seen(history) == [
         Bucket(
-            slot=999, at=1000, block=5, amount0=str(2**127), amount1="5", fees0="1", fees1=None, value_cents="5",
-            fees_cents=None, price="1.5", active_s=50, covered_s=60,
+            slot=999, at=1000, begins=940, block=5, amount0=str(2**127), amount1="5", fees0="1", fees1=None,
+            value_cents="5", fees_cents=None, price="1.5", active_s=50, covered_s=60,
         )
     ]  # fmt: skip
     assert await history.newest(CHAIN) == (one.block, 1000)
