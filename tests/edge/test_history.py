@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from rtserver.domain.diff import JsonObject
 from rtserver.domain.errors import ClientError
 from rtserver.hub.limits import Limits
 
 from .served import CHAIN, Served, served
 
-POINT = {
+POINT: JsonObject = {
     "timestamp": 1_700_000_000, "block": 5, "valueUSD": "1000.50", "fees0": "1", "fees1": None, "feesUSD": None,
     "amount0": "2", "amount1": "3", "price": "1.5", "inRangeShare": "0.25",
 }  # fmt: skip
