@@ -18,13 +18,14 @@ from .chain.linker import Linker
 from .chain.reader import ChainReader
 from .chain.rpc import endpoint_name, make_endpoint
 from .chain.source import ChainSource
-from .config import ChainSettings, PriceSettings, ProtocolSettings, Settings
+from .config import ChainSettings, HistorySettings, PriceSettings, ProtocolSettings, Settings
 from .domain.errors import ConfigError, RtserverError
 from .domain.ids import Address, ChainId
 from .edge.connections import EdgeRunner
 from .edge.docs import docs_routes
 from .edge.earnings import BookEarnings
 from .edge.health import Health
+from .edge.history import HistoryApi
 from .edge.pages import page_routes
 from .edge.prices import PricesApi
 from .edge.problems import problem_middleware
@@ -36,6 +37,8 @@ from .engine.keeping import Keeper
 from .engine.memory import Memory
 from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
+from .history.build import Chain, Kept, build_history
+from .history.reading import ChainHistory, Histories
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .obs.metrics import Metrics
@@ -48,6 +51,7 @@ from .worth.build import build_aggregator, build_fetchers, hops_of, watch_prices
 from .worth.http_prices import PriceFetcher
 
 if TYPE_CHECKING:
+    from .store.history import HistoryStore
     from .store.store import Store
 
 __all__ = ["COLLECTOR", "run_server"]
@@ -66,6 +70,8 @@ _DRAIN_S: Final = 2.0
 # After SIGTERM: time for the step that is being read, and for the last checkpoint.
 _REST_S: Final = 0.5
 _KEEP_S: Final = 1.5
+# And for the records that wait.
+_RECORD_S: Final = 0.5
 # Clients that were said bye to come back spread over this time.
 _BYE_SPREAD_MS: Final = 5000
 # A chain that is not known by id: a guess that only limits derive from.
@@ -99,6 +105,8 @@ class _Chain:
         prices: PriceSettings,
         store: "Store | None",
         keep_every_s: float,
+        records: "HistoryStore | None",
+        history: HistorySettings,
     ) -> None:
         known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
         first = next((deployment for deployment in known.values() if deployment is not None), None)
@@ -219,6 +227,18 @@ class _Chain:
                 resuming=resuming,
                 keeper=self.keeper,
             )
+        self.history: ChainHistory | None = None
+        if records is not None:
+            chain = Chain(
+                chain_id=chain_id,
+                name=self.name,
+                identities={protocol["kind"]: protocol["positionManager"].lower() for protocol in self.protocols},
+                books=books,
+                is_at_rest=lambda: self.runner.is_at_rest,
+                window=lambda: self.source.window,
+                headers=self.reader.headers,
+            )
+            self.history = build_history(chain, Kept(**history.model_dump(exclude={"enabled"})), records, metrics)
         self.tasks: list[asyncio.Task[None]] = []
         self.runner = ChainRunner(
             name=self.name,
@@ -228,6 +248,7 @@ class _Chain:
             sink=hub,
             metrics=metrics,
             memory=memory,
+            records=None if self.history is None else self.history.recorder,
         )
 
     def following(self) -> dict[str, Any]:
@@ -240,6 +261,8 @@ class _Chain:
         }
         for tag, header in self.source.tags.items():
             report[tag] = {"number": header.number, "hash": header.hash}
+        if self.history is not None:
+            report["history"] = self.history.writer.report()
         return report
 
     def _describe(self, kind: str, factory: str, manager: str, code_hash: str, staker: str | None) -> None:
@@ -300,8 +323,19 @@ def _build(
     router = _Router()
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
+    records = _open_history(settings, store)
     chains = [
-        _Chain(chain_settings, chain_id, hub, metrics, settings.prices, store, settings.store.every_s)
+        _Chain(
+            chain_settings,
+            chain_id,
+            hub,
+            metrics,
+            settings.prices,
+            store,
+            settings.store.every_s,
+            records,
+            settings.history,
+        )
         for chain_settings, chain_id in zip(settings.chains, ids, strict=True)
     ]
     router.runners = {chain.chain_id: chain.runner for chain in chains}
@@ -321,6 +355,10 @@ def _build(
         return {"sources": sources, "chains": {str(chain.chain_id): chain.prices.describe() for chain in chains}}
 
     health = Health(hub, served, metrics, prices)
+    past: Histories | None = None
+    if records is not None:
+        kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
+        past = Histories(records, kept, settings.history.every_s)
     sockets = Sockets(hub, rest, settings.origins)
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
@@ -328,6 +366,7 @@ def _build(
     app.add_routes(
         [*rest.routes(), *PricesApi(rest).routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)]
     )
+    app.add_routes(HistoryApi(rest, past).routes())
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
     return chains, fetchers, hub, app, health, sockets
@@ -373,6 +412,10 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
                 chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
                 if chain.keeper is not None:
                     tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
+                if chain.history is not None:
+                    recorder, writer = chain.history.recorder, chain.history.writer
+                    chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
+                    tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
             tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
             await stop.wait()
             health.is_draining = sockets.is_draining = True
@@ -404,6 +447,14 @@ async def _open_store(settings: Settings) -> "Store | None":
     return await open_store(None if url is None else url.get_secret_value(), settings.store.path, os.environ)
 
 
+def _open_history(settings: Settings, store: "Store | None") -> "HistoryStore | None":
+    if store is None or not settings.history.enabled:
+        return None
+    from .store.history import HistoryStore
+
+    return HistoryStore(store.database)
+
+
 async def _finish(chain: _Chain, hub: Hub) -> None:
     """Stop following a chain, between two blocks if it gets there soon, and keep what it was then."""
     loop = asyncio.get_running_loop()
@@ -415,13 +466,18 @@ async def _finish(chain: _Chain, hub: Hub) -> None:
     for task in chain.tasks:
         task.cancel()
     head = chain.runner.head
-    if chain.keeper is None or head is None or not is_at_rest:
-        return
-    try:
-        async with asyncio.timeout(_KEEP_S):
-            await chain.keeper.finish(head, hub.kept_streams(chain.chain_id))
-    except TimeoutError:
-        log.warning("last checkpoint took too long", chain=chain.name)
+    if chain.keeper is not None and head is not None and is_at_rest:
+        try:
+            async with asyncio.timeout(_KEEP_S):
+                await chain.keeper.finish(head, hub.kept_streams(chain.chain_id))
+        except TimeoutError:
+            log.warning("last checkpoint took too long", chain=chain.name)
+    if chain.history is not None:
+        try:
+            async with asyncio.timeout(_RECORD_S):
+                await chain.history.writer.finish()
+        except TimeoutError:
+            log.warning("last records took too long", chain=chain.name)
 
 
 async def _drain(hub: Hub) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "CoinGeckoSettings",
     "DefiLlamaSettings",
     "FeedSettings",
+    "HistorySettings",
     "HttpPriceSettings",
     "PriceSettings",
     "ProtocolSettings",
@@ -280,6 +281,30 @@ class StoreSettings(BaseModel):
         return self
 
 
+class HistorySettings(BaseModel):
+    """The past of tracked positions, in the store's database."""
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    # The pace of records, in seconds of the chain's time; only of positions that changed.
+    every_s: Annotated[int, Field(ge=10, le=3600)] = 60
+    # How long they are kept as they are; then one an hour, then one a day. 0 is for ever.
+    keep_minutes_h: Annotated[int, Field(ge=1)] = 48
+    keep_hours_d: Annotated[int, Field(ge=1)] = 90
+    keep_days_d: Annotated[int, Field(ge=0)] = 0
+    # Records that may wait for a database that is slow or away, about a kilobyte each.
+    queue_rows: Annotated[int, Field(ge=1000, le=10_000_000)] = 50_000
+
+    @model_validator(mode="after")
+    def _coarser_is_longer(self) -> Self:
+        if self.keep_hours_d * 24 < self.keep_minutes_h:
+            raise ValueError("keep_hours_d: hours are kept for at least as long as minutes (keep_minutes_h)")
+        if self.keep_days_d and self.keep_days_d < self.keep_hours_d:
+            raise ValueError("keep_days_d: days are kept for at least as long as hours (keep_hours_d); 0 is for ever")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings of a server."""
 
@@ -303,6 +328,7 @@ class Settings(BaseSettings):
     dashboard: DashboardSettings = DashboardSettings()
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
+    history: HistorySettings = HistorySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -19,7 +19,7 @@ __all__ = ["json_response", "problem", "problem_middleware", "seal"]
 
 _STATUS: Final = {
     "bad_request": 400, "bad_channel": 400, "not_found": 404, "limit": 429, "rate": 429,
-    "chain_unavailable": 503, "load_timeout": 503, "unauthorized": 401,
+    "chain_unavailable": 503, "load_timeout": 503, "history_unavailable": 503, "unauthorized": 401,
 }  # fmt: skip
 _TITLES: Final = {
     400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",

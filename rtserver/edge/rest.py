@@ -202,6 +202,15 @@ class Rest:
         except (ClientError, TimeoutError):
             return None
 
+    def charge_load(self, client: str | None) -> None:
+        """Count a read of the database on the account of an address, as a channel that has to be opened.
+
+        Raises:
+            ClientError: `rate`.
+        """
+        if client is not None:
+            self._loads.take(client, time.monotonic())
+
     def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
         """Return the block that answers are of, and its age in milliseconds."""
         header = self._hub.head(chain_id)

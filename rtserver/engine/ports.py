@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from ..domain.chain import BlockRef, ChainEvent, Header, Log
+from ..domain.chain import BlockRef, ChainEvent, Header, Log, Reorged
 from ..domain.diff import Change, State
 from ..domain.ids import Address, BlockHash
 from ..domain.update import BlockUpdate
 from ..protocols.base import Book, Call, LogFilter, Plan, Prices
 
-__all__ = ["Pricer", "Reader", "Remembers", "Sink", "Source"]
+__all__ = ["Pricer", "Reader", "Records", "Remembers", "Sink", "Source"]
 
 
 class Reader(Protocol):
@@ -68,6 +68,16 @@ class Remembers(Protocol):
 
     async def resume(self, head: Header) -> bool:
         """Bring the engine from where an earlier process stopped to the head; False where there is nothing."""
+
+    def published(self, head: Header) -> None:
+        """Note that everything is settled at a head, and told."""
+
+
+class Records(Protocol):
+    """Who keeps the past of positions; see history.recorder. Synchronous: nothing comes between two steps."""
+
+    def reorged(self, event: Reorged) -> None:
+        """Note that blocks left the chain; what took their place is not read yet."""
 
     def published(self, head: Header) -> None:
         """Note that everything is settled at a head, and told."""

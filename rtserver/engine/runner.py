@@ -20,7 +20,7 @@ from ..protocols.bloom import may_hold
 from ..protocols.channels import Channel
 from .core import EngineCore
 from .gone import Gone
-from .ports import Reader, Remembers, Sink, Source
+from .ports import Reader, Records, Remembers, Sink, Source
 
 __all__ = ["ChainRunner"]
 
@@ -51,6 +51,7 @@ class ChainRunner:
         sink: Takes every published step.
         metrics: Where blocks are measured.
         memory: What outlives the process, if anything does.
+        records: Who keeps the past, if anyone does.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ChainRunner:
         sink: Sink,
         metrics: Metrics,
         memory: Remembers | None = None,
+        records: Records | None = None,
     ) -> None:
         self._name = name
         self._core = core
@@ -74,6 +76,7 @@ class ChainRunner:
         self._head: Header | None = None
         self._unfolded: list[Header] = []
         self._memory = memory
+        self._records = records
         self._is_resumed = False
         self._gone = Gone()
         self._unpublished = False
@@ -196,6 +199,8 @@ class ChainRunner:
         self._unpublished = True
         self._gone.take(event)
         if isinstance(event, Reorged):
+            if self._records is not None:
+                self._records.reorged(event)
             dropped = {header.hash for header in event.dropped}
             self._unfolded = [header for header in self._unfolded if header.hash not in dropped]
             if event.ancestor is None:
@@ -349,5 +354,9 @@ class ChainRunner:
             self._metrics.head_time.labels(self._name).set(head.timestamp)
             for kind, count in self._core.tracked().items():
                 self._metrics.tracked.labels(self._name, kind).set(count)
-        if self._memory is not None and not self._unfolded:
+        if self._unfolded:
+            return
+        if self._memory is not None:
             self._memory.published(head)
+        if self._records is not None:
+            self._records.published(head)

@@ -153,6 +153,27 @@ class Metrics:
         self.price_source_away = Gauge(
             "rtserver_price_source_away", "1 while a price source is paused for having failed", ["source"], registry=r
         )
+        self.history_queue = Gauge(
+            "rtserver_history_queue_rows", "Records that wait to be written", ["chain"], registry=r
+        )
+        self.history_take = Histogram(
+            "rtserver_history_take_seconds",
+            "Taking records of a block, before the next one is looked at",
+            ["chain"],
+            buckets=_LATENCY_S,
+            registry=r,
+        )
+        self.history_write = Histogram(
+            "rtserver_history_write_seconds", "Writing a batch of records, beside the blocks", ["chain"],
+            buckets=_LATENCY_S, registry=r,
+        )  # fmt: skip
+        self.history_rows = Counter("rtserver_history_rows_total", "Records written", ["chain"], registry=r)
+        self.history_dropped = Counter(
+            "rtserver_history_dropped_total", "Records dropped because the queue was full", ["chain"], registry=r
+        )
+        self.history_errors = Counter(
+            "rtserver_history_errors_total", "Tries to write records that failed", ["chain"], registry=r
+        )
         self.connections = Gauge("rtserver_connections", "Open client sockets", registry=r)
         self.channels = Gauge("rtserver_channels", "Channels with a state", registry=r)
         self.frames = Counter("rtserver_frames_total", "Frames written to clients", registry=r)

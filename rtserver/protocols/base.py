@@ -317,6 +317,15 @@ class Book(Protocol):
     def positions_of(self, owner: Address) -> dict[TokenId, JsonObject]:
         """Return an owner's positions as last evaluated."""
 
+    def price_of(self, token_id: TokenId) -> str | None:
+        """Return the price in a position's pool as last evaluated, None where it isn't known."""
+
+    def take_turned(self) -> dict[TokenId, bool | None]:
+        """Return whether positions are in range of which that changed since this was last asked, or that are new.
+
+        None stands for one that is tracked no more.
+        """
+
     def pool(self, pool: Address) -> JsonObject | None:
         """Return a pool as last evaluated, or None where it isn't one of this deployment's."""
 

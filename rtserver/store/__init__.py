@@ -1,5 +1,7 @@
 """What outlives the process: one checkpoint of each chain, in SQL. This page is the argument for it.
 
+(Beside the checkpoints are the records of positions' past, on which nothing here depends: `history` argues for them.)
+
 **What is kept.** As of one block: the newest headers' hashes; the names of the open channels; of each book the
 facts that no single call can read again (whose positions are whose, in which range, what principal is owed, what
 each recent block touched). Not kept: prices, growth, liquidity, views. Those are read anew, so an old checkpoint

@@ -5,9 +5,10 @@ begun; a file that can't be had now (locked) is tried again by whoever writes ne
 (written by a newer version, or not ours at all) is left alone.
 """
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +28,10 @@ log = structlog.get_logger(__name__)
 
 # The newest schema; a test holds it to the newest file in migrations/versions. Asking alembic for it would
 # import alembic at each start: a quarter of a second for nothing.
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 _VERSION_TABLE: Final = "rtserver_schema"
+# Looking through a file before it is used takes a second a gigabyte: of a larger one damage shows when it is met.
+_CHECKED_BYTES: Final = 64 << 20
 # Another process may be in the middle of a checkpoint; longer than that takes something that isn't ours.
 _BUSY_S: Final = 2.0
 
@@ -75,6 +78,11 @@ class Database:
         self.path = Path(parsed.database) if parsed.drivername.startswith("sqlite") and parsed.database else None
         self.name = str(self.path) if self.path is not None else f"{parsed.drivername}://{parsed.host}"
         self._is_open = False
+        self._opening = asyncio.Lock()
+        # Whether a page of it was found to be damaged, or may be.
+        self._is_suspect = False
+        # SQLite has one writer at a time, and gives up on waiting sooner than we should.
+        self._turn: AbstractAsyncContextManager[None] = nullcontext() if self.path is None else asyncio.Lock()
         if self.path is not None:
             event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
 
@@ -111,6 +119,12 @@ class Database:
         """
         if self._is_open:
             return
+        async with self._opening:
+            if not self._is_open:
+                await self._open()
+                self._is_open = True
+
+    async def _open(self) -> None:
         try:
             await self._prepare()
         except _Broken as error:
@@ -121,15 +135,15 @@ class Database:
                 await self._prepare()
             except _Broken as again:
                 raise StoreError(str(again)) from again
-        self._is_open = True
 
     async def _prepare(self) -> None:
         try:
             async with self._engine.connect() as connection:
-                if self.path is not None:
+                if self._is_to_be_checked():
                     found = (await connection.execute(text("PRAGMA quick_check(1)"))).scalar()
                     if found != "ok":
                         raise _Broken(str(found)[:200])
+                    self._is_suspect = False
                 version, tables = await connection.run_sync(_version)
                 if version is None and tables - {_VERSION_TABLE}:
                     raise Foreign(f"{self.name} holds other tables ({', '.join(sorted(tables)[:3])})")
@@ -144,6 +158,11 @@ class Database:
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
             raise self._explained(error) from error
 
+    def _is_to_be_checked(self) -> bool:
+        if self.path is None:
+            return False
+        return self._is_suspect or not self.path.exists() or self.path.stat().st_size <= _CHECKED_BYTES
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection for one transaction: all of it is written, or nothing.
@@ -151,14 +170,34 @@ class Database:
         Raises:
             StoreError: It could not be.
         """
+        async with self._turn:
+            await self.open()
+            with self._translated():
+                async with self._engine.begin() as connection:
+                    yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection to read; nobody waits for it, and it waits for no writer.
+
+        Raises:
+            StoreError: It could not be.
+        """
         await self.open()
-        try:
-            async with self._engine.begin() as connection:
+        with self._translated():
+            async with self._engine.connect() as connection:
                 yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
             # Whatever it was: look at the file anew before the next try.
             self._is_open = False
-            raise self._explained(error) from error
+            explained = self._explained(error)
+            self._is_suspect = isinstance(explained, _Broken)
+            raise explained from error
 
     def _explained(self, error: Exception) -> "StoreError | _Broken":
         cause = getattr(error, "orig", None) or error

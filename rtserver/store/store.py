@@ -4,7 +4,6 @@ Invariant: what is in the database for a chain is one consistent checkpoint of i
 write a chain only while it is the last one that took it over; it notices when it is not.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,8 +53,11 @@ class Store:
         # Random, so that it is ours alone.
         self._writer = secrets.token_hex(8)
         self._claimed: set[ChainId] = set()
-        # SQLite has one writer at a time, and gives up on waiting sooner than we should.
-        self._turn = asyncio.Lock()
+
+    @property
+    def database(self) -> Database:
+        """Return where they are."""
+        return self._database
 
     async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
         """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
@@ -68,7 +70,7 @@ class Store:
             StoreError, Foreign: The database can't be read, or holds nonsense.
         """
         key = str(chain_id)
-        async with self._turn, self._database.transaction() as connection:
+        async with self._database.transaction() as connection:
             row = (await connection.execute(select(chains).where(chains.c.chain_id == key))).one_or_none()
             if row is None:
                 return None
@@ -120,7 +122,7 @@ class Store:
             "blocks": orjson.dumps([(block.number, block.hash) for block in changes.window]).decode(),
             "saved_ms": self._wall_ms(),
         }
-        async with self._turn, self._database.transaction() as connection:
+        async with self._database.transaction() as connection:
             mine = update(chains).where(chains.c.chain_id == key)
             if chain_id in self._claimed:
                 mine = mine.where(chains.c.writer == self._writer)

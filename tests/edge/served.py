@@ -15,12 +15,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from rtserver.domain.chain import Header
 from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
-from rtserver.domain.ids import BlockHash, ChainId
+from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.docs import docs_routes
 from rtserver.edge.earnings import Earnings
 from rtserver.edge.health import Health
+from rtserver.edge.history import HistoryApi
 from rtserver.edge.pages import page_routes
 from rtserver.edge.prices import PricesApi
 from rtserver.edge.problems import problem_middleware
@@ -56,6 +57,20 @@ def position(token_id: int, value: str | None = "10.00") -> JsonObject:
     }  # fmt: skip
 
 
+class Past:
+    """A past that a test writes: what every question is answered, and what was asked."""
+
+    def __init__(self) -> None:
+        self.answer: JsonObject | ClientError = {"points": [], "coveredSeconds": 0}
+        self.asked: list[tuple[int, str, int, int, int]] = []
+
+    async def read(self, chain_id: ChainId, protocol: str, token_id: TokenId, length_s: int, count: int) -> JsonObject:
+        self.asked.append((chain_id, protocol, token_id, length_s, count))
+        if isinstance(self.answer, ClientError):
+            raise self.answer
+        return self.answer
+
+
 class Served:
     """A server, the engine that a test plays, and clients for it."""
 
@@ -66,6 +81,8 @@ class Served:
         chain_ids: tuple[int, ...],
         proxies: Proxies,
         earnings: Earnings | None = None,
+        *,
+        keeps_past: bool = True,
     ) -> None:
         self.now = 5000.0
         self.metrics = Metrics()
@@ -79,6 +96,8 @@ class Served:
         self.sockets = Sockets(self.hub, self.rest, origins)
         self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
         self.app.add_routes([*self.rest.routes(), *PricesApi(self.rest).routes()])
+        self.past = Past()
+        self.app.add_routes(HistoryApi(self.rest, self.past if keeps_past else None).routes())
         self.app.add_routes([*self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()])
         self.port = 0
         self.runner: EdgeRunner
@@ -162,11 +181,12 @@ async def served(
     chain_ids: tuple[int, ...] = (CHAIN,),
     trusted: tuple[str, ...] = (),
     earnings: Earnings | None = None,
+    keeps_past: bool = True,
     **times: float,
 ) -> AsyncIterator[Served]:
     """Serve on a free port; times in seconds as an EdgeRunner takes them."""
     proxies = Proxies(trusted)
-    made = Served(limits or Limits(), origins, chain_ids, proxies, earnings)
+    made = Served(limits or Limits(), origins, chain_ids, proxies, earnings, keeps_past=keeps_past)
     runner = EdgeRunner(
         made.app, limits=made.hub.limits, metrics=made.metrics, proxies=proxies, shutdown_timeout=0.1, **times
     )

@@ -70,7 +70,7 @@ def test_a_position_shows_what_the_formulas_say(
     tokens = _token(T0), _token(T1)
     sets: list[Nft] = []
     moved = evaluate_pool_price(pool, *tokens, *cents, 200)
-    assert evaluate_ranges(pool, [rng], moved, *cents, sets, {}) == []
+    assert evaluate_ranges(pool, [rng], moved, *cents, sets, {}, {}) == []
     assert sets == [nft]
     view = position_view(nft, (1, "uniswap-v3", *tokens))
 
@@ -106,5 +106,5 @@ def test_a_position_shows_what_the_formulas_say(
     # Evaluating again without a change says nothing.
     patches: dict[int, Patches] = {}
     sets.clear()
-    evaluate_ranges(pool, [rng], evaluate_pool_price(pool, *tokens, *cents, 200), *cents, sets, patches)
+    evaluate_ranges(pool, [rng], evaluate_pool_price(pool, *tokens, *cents, 200), *cents, sets, patches, {})
     assert (sets, [batch.texts for batch in patches.values() if batch.texts]) == ([], [])

@@ -24,10 +24,13 @@ from rtserver.engine.keeping import Keeper
 from rtserver.engine.memory import Memory
 from rtserver.engine.resuming import Resuming
 from rtserver.engine.runner import ChainRunner
+from rtserver.history.build import Chain, Kept, build_history
+from rtserver.history.reading import ChainHistory
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.base import Call
 from rtserver.protocols.registry import adapters
 from rtserver.store.database import Database, sqlite_url
+from rtserver.store.history import HistoryStore
 from rtserver.store.store import Store
 from rtserver.store.values import Changes, Checkpoint, KeptStream
 from rtserver.worth.aggregator import Aggregator
@@ -83,6 +86,7 @@ class Life(World):
         super().__init__(*parts)
         self.vault = vault
         self.asked = reader.asked
+        self.history: ChainHistory | None = None
         self.streams: Mapping[str, KeptStream] = {}
 
     async def kept(self) -> None:
@@ -95,6 +99,19 @@ class Life(World):
         """Wait until these channels are open."""
         await self.keeper.until(lambda: all(name in self.keeper.states for name in names))
 
+    async def recorded(self) -> None:
+        """Wait until everything up to the chain's head is recorded and written."""
+        await self.settled()
+        assert self.history is not None
+        async with asyncio.timeout(20):
+            while True:
+                # What is due is taken a part at a time, each in a turn of the loop; then it is gathered for a moment.
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                if self.history.writer.is_proved and self.history.backlog.is_settled:
+                    return
+                await asyncio.sleep(0.01)
+
     async def assert_whole(self) -> None:
         """The state is the chain's, and the same as that of an engine that starts now and cold."""
         await self.assert_exact()
@@ -105,9 +122,12 @@ class Life(World):
 
 @asynccontextmanager
 async def open_life(
-    lab: Lab, path: Path, *, linker: Linker | None = None, staking: bool = False
+    lab: Lab, place: Path | str, *, linker: Linker | None = None, staking: bool = False, kept: Kept | None = None
 ) -> AsyncIterator[Life]:
-    """Run an engine that keeps every step in a file and goes on from what is there; it ends without a goodbye."""
+    """Run an engine that keeps every step and goes on from what is there; it ends without a goodbye.
+
+    `place` is a file, or a database's URL. With `kept` it has a history there.
+    """
     metrics = Metrics()
     reader = CountingReader("local", [HttpEndpoint(lab.node.http_url, timeout_s=10)], metrics)
     reader.asked = Counter()
@@ -127,7 +147,7 @@ async def open_life(
     books = {KIND: adapters()[KIND].build(CHAIN, factory, manager, None, dollars, staker=staker)}
     core = EngineCore(CHAIN, books, Aggregator(CHAIN, stablecoins=dollars, clock=time.time))
     sink = Sink()
-    store = Store(Database(sqlite_url(path)))
+    store = Store(Database(sqlite_url(place) if isinstance(place, Path) else place))
     vault = Vault(store)
     common: dict[str, Any] = {"chain_id": CHAIN, "name": "local"}
     keeper = Keeper(
@@ -141,15 +161,27 @@ async def open_life(
         window=lambda: source.window, reopen=lambda channel: runner.want(channel), go_on=streams.update,
     )  # fmt: skip
     memory = Memory(**common, identity="test", loader=vault, resuming=resuming, keeper=keeper)
+    history = None
+    if kept is not None:
+        chain = Chain(
+            **common, identities={KIND: manager}, books=books, is_at_rest=lambda: runner.is_at_rest,
+            window=lambda: source.window, headers=reader.headers,
+        )  # fmt: skip
+        history = build_history(chain, kept, HistoryStore(store.database), metrics, gather_s=0.01)
     runner = ChainRunner(
-        name="local", core=core, source=source, reader=reader, sink=sink, metrics=metrics, memory=memory
-    )
+        name="local", core=core, source=source, reader=reader, sink=sink, metrics=metrics, memory=memory,
+        records=None if history is None else history.recorder,
+    )  # fmt: skip
     life = Life(vault, reader, lab, runner, sink, reader, metrics, source)
     life.streams = streams
     life.staking = staking
     life.book = books[KIND]
+    life.history = history
+    parts: list[Any] = [source, runner, keeper]
+    if history is not None:
+        parts += [history.recorder, history.writer]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(part.run()) for part in (source, runner, keeper)]
+        tasks = [group.create_task(part.run()) for part in parts]
         try:
             await sink.until(lambda: sink.updates)
             await source.subscribed()

@@ -8,6 +8,7 @@ from chain.world import owner_channel, pool_channel, position_channel
 from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market
 
+from .conftest import Place
 from .lives import Life, open_life
 
 
@@ -17,7 +18,7 @@ async def traded(lab: Lab, seed: int) -> Market:
     return market
 
 
-async def first_life(lab: Lab, path: Path) -> list[str]:
+async def first_life(lab: Lab, path: Path | str) -> list[str]:
     """Live once, with all owners open; return the channels."""
     async with open_life(lab, path) as life:
         await life.open_owners()
@@ -33,10 +34,10 @@ def assert_not_rediscovered(life: Life) -> None:
     assert not life.asked["balance"]
 
 
-async def test_nothing_happened(lab: Lab, tmp_path: Path) -> None:
+async def test_nothing_happened(lab: Lab, place: Place) -> None:
     await traded(lab, 1)
-    names = await first_life(lab, tmp_path / "store")
-    async with open_life(lab, tmp_path / "store") as life:
+    names = await first_life(lab, place.url)
+    async with open_life(lab, place.url) as life:
         await life.loaded(names)
         assert_not_rediscovered(life)
         assert not life.asked["history"]
@@ -222,16 +223,16 @@ async def test_killed_in_the_middle_of_loading(lab: Lab, tmp_path: Path) -> None
         await life.assert_whole()
 
 
-async def test_life_after_life(lab: Lab, tmp_path: Path) -> None:
+async def test_life_after_life(lab: Lab, place: Place) -> None:
     """Many short lives with a reorganisation between some of them; each one right."""
     market = await traded(lab, 10)
-    names = await first_life(lab, tmp_path / "store")
+    names = await first_life(lab, place.url)
     for turn in range(6):
         await market.steps(1 + turn % 3)
         if turn % 2:
             await lab.node.rpc("anvil_reorg", [1 + turn, []])
             await lab.catch_up()
-        async with open_life(lab, tmp_path / "store") as life:
+        async with open_life(lab, place.url) as life:
             await life.loaded(names)
             await life.assert_whole()
             if turn != 2:

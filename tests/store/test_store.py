@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from rtserver.store.opening import default_path, open_store
 from rtserver.store.store import Store, TakenOver
 from rtserver.store.tables import METADATA
 from rtserver.store.values import CHANNELS, Changes, KeptStream
+
+from .conftest import Place
 
 CHAIN = ChainId(2**200)
 WINDOW = tuple(BlockRef(number=number, hash=BlockHash(f"0x{number:064x}")) for number in range(7, 10))
@@ -52,13 +55,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "store.sqlite3"
 
 
-@pytest.fixture
-async def make(path: Path) -> AsyncIterator[Callable[..., Store]]:
-    """Make stores on one file; they are closed in the end."""
+@asynccontextmanager
+async def making(url: str) -> AsyncIterator[Callable[..., Store]]:
+    """Make stores on one database; they are closed in the end."""
     made: list[Store] = []
 
     def one(**options: Any) -> Store:
-        opened = Database(sqlite_url(path))
+        opened = Database(url)
         opened.check_writable()
         made.append(Store(opened, **options))
         return made[-1]
@@ -66,6 +69,20 @@ async def make(path: Path) -> AsyncIterator[Callable[..., Store]]:
     yield one
     for store in made:
         await store.close()
+
+
+@pytest.fixture
+async def make(place: Place) -> AsyncIterator[Callable[..., Store]]:
+    """Make stores on one database, of either kind."""
+    async with making(place.url) as one:
+        yield one
+
+
+@pytest.fixture
+async def make_file(path: Path) -> AsyncIterator[Callable[..., Store]]:
+    """Make stores on one file."""
+    async with making(sqlite_url(path)) as one:
+        yield one
 
 
 async def test_a_checkpoint_comes_back(make: Callable[..., Store]) -> None:
@@ -135,8 +152,8 @@ async def test_one_process_writes_a_chain(make: Callable[..., Store]) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "header", "middle"])
-async def test_a_broken_file_is_moved_aside(make: Callable[..., Store], path: Path, damage: str) -> None:
-    store = make()
+async def test_a_broken_file_is_moved_aside(make_file: Callable[..., Store], path: Path, damage: str) -> None:
+    store = make_file()
     await store.save(CHAIN, "here", changes({f"n:{index}": "x" * 100 for index in range(2000)}))
     await store.close()
     content = read(path)
@@ -147,58 +164,58 @@ async def test_a_broken_file_is_moved_aside(make: Callable[..., Store], path: Pa
         "middle": content[:8192] + b"\xff" * 50_000 + content[58_192:],
     }[damage]
     write(path, broken)
-    reopened = make()
+    reopened = make_file()
     assert await reopened.load(CHAIN, "here") is None
     assert read(path.with_name("store.sqlite3.broken")) == broken
     await reopened.save(CHAIN, "here", changes({"a": 1}))
-    assert await make().load(CHAIN, "here") is not None
+    assert await make_file().load(CHAIN, "here") is not None
 
 
 @pytest.mark.parametrize(
     "damage",
     ["value = '{'", "value = substr(value, 1, 8) || '2'", "value = ''", "name = 'b'", "part = 'c'"],
 )
-async def test_damaged_facts(make: Callable[..., Store], path: Path, damage: str) -> None:
+async def test_damaged_facts(make_file: Callable[..., Store], path: Path, damage: str) -> None:
     """Also one digit of one fact: wrong facts would be wrong numbers."""
-    await make().save(CHAIN, "here", changes({"a": 1}))
+    await make_file().save(CHAIN, "here", changes({"a": 1}))
     with sqlite3.connect(path) as raw:
         raw.execute(f"UPDATE rtserver_fact SET {damage} WHERE name = 'a'")
     raw.close()
     with pytest.raises(StoreError, match="not readable"):
-        await make().load(CHAIN, "here")
+        await make_file().load(CHAIN, "here")
     # The next whole checkpoint replaces it.
-    store = make()
+    store = make_file()
     await store.save(CHAIN, "here", changes({"a": 1}))
-    assert await make().load(CHAIN, "here") is not None
+    assert await make_file().load(CHAIN, "here") is not None
 
 
-async def test_an_empty_file_is_a_new_store(make: Callable[..., Store], path: Path) -> None:
+async def test_an_empty_file_is_a_new_store(make_file: Callable[..., Store], path: Path) -> None:
     write(path, b"")
-    assert await make().load(CHAIN, "here") is None
+    assert await make_file().load(CHAIN, "here") is None
 
 
-async def test_a_newer_version_s_file_is_left_alone(make: Callable[..., Store], path: Path) -> None:
-    await make().save(CHAIN, "here", changes({"a": 1}))
+async def test_a_newer_version_s_file_is_left_alone(make_file: Callable[..., Store], path: Path) -> None:
+    await make_file().save(CHAIN, "here", changes({"a": 1}))
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE rtserver_schema SET version_num = '9999'")
     raw.close()
     with pytest.raises(Foreign, match="newer version"):
-        await make().load(CHAIN, "here")
+        await make_file().load(CHAIN, "here")
     assert await open_store(None, path, {}) is None
     with sqlite3.connect(path) as raw:
         assert raw.execute("SELECT count(*) FROM rtserver_fact").fetchone() == (2,)
     raw.close()
 
 
-async def test_an_older_version_s_file_is_brought_up(make: Callable[..., Store], path: Path) -> None:
+async def test_an_older_version_s_file_is_brought_up(make_file: Callable[..., Store], path: Path) -> None:
     """The version before the first: a schema table that says nothing yet."""
     path.parent.mkdir()
     with sqlite3.connect(path) as raw:
         raw.execute("CREATE TABLE rtserver_schema (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
     raw.close()
-    store = make()
+    store = make_file()
     await store.save(CHAIN, "here", changes({"a": 1}))
-    assert await make().load(CHAIN, "here") is not None
+    assert await make_file().load(CHAIN, "here") is not None
 
 
 async def test_another_program_s_file_is_left_alone(path: Path) -> None:
@@ -212,13 +229,13 @@ async def test_another_program_s_file_is_left_alone(path: Path) -> None:
 
 
 async def test_a_locked_file_is_tried_again(
-    make: Callable[..., Store], path: Path, monkeypatch: pytest.MonkeyPatch
+    make_file: Callable[..., Store], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "_BUSY_S", 0.05)
-    await make().save(CHAIN, "here", changes({"a": 1}))
+    await make_file().save(CHAIN, "here", changes({"a": 1}))
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    store = make()
+    store = make_file()
     with pytest.raises(StoreError, match="locked"):
         await store.load(CHAIN, "here")
     with pytest.raises(StoreError, match="locked"):
@@ -226,18 +243,18 @@ async def test_a_locked_file_is_tried_again(
     holder.execute("ROLLBACK")
     holder.close()
     await store.save(CHAIN, "here", changes({"a": 2}))
-    found = await make().load(CHAIN, "here")
+    found = await make_file().load(CHAIN, "here")
     assert found is not None and found.facts["book"] == {"a": 2}
 
 
-async def test_a_file_that_vanishes_is_begun_anew(make: Callable[..., Store], path: Path) -> None:
-    store = make()
+async def test_a_file_that_vanishes_is_begun_anew(make_file: Callable[..., Store], path: Path) -> None:
+    store = make_file()
     await store.save(CHAIN, "here", changes({"a": 1, "b": 1}))
     unlink_all(path.parent)
     with pytest.raises(StoreError):
         await store.save(CHAIN, "here", changes({"b": 2}, whole=False))
     await store.save(CHAIN, "here", changes({"a": 1, "b": 2}))
-    found = await make().load(CHAIN, "here")
+    found = await make_file().load(CHAIN, "here")
     assert found is not None and found.facts["book"] == {"a": 1, "b": 2}
 
 
@@ -266,11 +283,11 @@ def test_where_it_is_by_default() -> None:
     assert default_path({}) is None
 
 
-async def test_migrations_lead_to_the_tables(make: Callable[..., Store], path: Path) -> None:
+async def test_migrations_lead_to_the_tables(make: Callable[..., Store], place: Place) -> None:
     await make().load(CHAIN, "here")
     folder = Path(database_module.__file__).parent / "migrations"
     assert ScriptDirectory(str(folder)).get_heads() == [SCHEMA]
-    opened = Database(sqlite_url(path))
+    opened = Database(place.url)
     async with opened.engine.connect() as connection:
         differences = await connection.run_sync(
             lambda sync: compare_metadata(

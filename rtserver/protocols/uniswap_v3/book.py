@@ -150,6 +150,17 @@ class UniswapV3Book(Keeping, Reading, Histories, Pricing):
         known = self._pools.get(pool)
         return None if known is None or not known.exists else known.view
 
+    def price_of(self, token_id: TokenId) -> str | None:
+        """Return the price in a position's pool as last evaluated, None where it isn't known."""
+        nft = self._nfts.get(token_id)
+        return None if nft is None else nft.range.pool.price
+
+    def take_turned(self) -> dict[TokenId, bool | None]:
+        """Return whether positions are in range of which that changed, or that are new; None: tracked no more."""
+        turned, self._turned = self._turned, {}
+        self._tells_turns = True
+        return turned
+
     def claims_of(self, owner: Address) -> State | None:
         """Return what an owner can claim, by key, as last evaluated; None while it is unread."""
         return {} if self._staking is None else self._claimed.get(owner)
@@ -203,7 +214,7 @@ class UniswapV3Book(Keeping, Reading, Histories, Pricing):
                 self._dirty_ranges.update(mine)
                 continue
             cents0, cents1 = prices.get(pool.token0), prices.get(pool.token1)
-            unread = evaluate_ranges(pool, mine, moves.get(pool), cents0, cents1, whole, result.patches)
+            unread = evaluate_ranges(pool, mine, moves.get(pool), cents0, cents1, whole, result.patches, self._turned)
             self._dirty_ranges.update(unread)
         if earned:
             add_rewards(earned, whole, result.patches)

@@ -13,6 +13,7 @@ from typing import Final
 
 from ...domain.clmath.fees import MASK_128, MASK_256
 from ...domain.diff import EncodedPatch, JsonObject
+from ...domain.ids import TokenId
 from ...domain.text import CENTS, cents_text, price_text
 from ..addresses import checksum
 from ..base import Patches, patches_with
@@ -93,6 +94,7 @@ def evaluate_ranges(
     cents1: int | None,
     sets: list[Nft],
     patches: dict[int, Patches],
+    turned: dict[TokenId, bool | None],
 ) -> list[Range]:
     """Evaluate every position of a pool's ranges; return the ranges of which something is still unread.
 
@@ -104,6 +106,7 @@ def evaluate_ranges(
         cents1: The same of token1.
         sets: Takes the positions that have to be told whole: new ones, and those that gained a null.
         patches: Takes the changed fields of the others; a position without a change is in neither.
+        turned: Takes whether positions are in range of which that changed, or that are new.
     """
     price, tick, growth0, growth1, ticks = pool.sqrt_price, pool.tick, pool.growth0, pool.growth1, pool.ticks
     first_fields, first_text = moved if moved is not None else (0, "")
@@ -241,13 +244,16 @@ def evaluate_ranges(
                 nft.value_cents = nft.fees_cents = None
                 nft.news |= WHOLE
             if flips or nft.news or all_whole:
+                is_active = in_range and liquidity > 0
+                if is_active is not nft.was_active:
+                    nft.was_active = turned[nft.token_id] = is_active
                 if all_whole or nft.news & WHOLE:
                     nft.news = 0
                     nft.is_shown = True
                     sets.append(nft)
                     continue
                 fields |= _ACTIVE
-                text += ',"isActive":true' if in_range and liquidity else ',"isActive":false'
+                text += ',"isActive":true' if is_active else ',"isActive":false'
                 if nft.news:
                     nft.news = 0
                     fields |= _OWNER_AND_LIQUIDITY

@@ -143,6 +143,7 @@ class Nft:
     news: int = WHOLE
     # As last shown. Integers: comparing them costs a third of comparing their text. None shows as null.
     is_shown: bool = False
+    was_active: bool | None = None
     amount0: int = -1
     amount1: int = -1
     collectable0: int = -1

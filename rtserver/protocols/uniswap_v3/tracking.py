@@ -115,6 +115,9 @@ class Tracking:
         self._requote: set[Address] = set()
         self._removed: dict[TokenId, Address] = {}
         self._moved: dict[TokenId, tuple[Address, Address]] = {}
+        # Whether positions are in range of which that changed; None: tracked no more. Whether anyone asks for it.
+        self._turned: dict[TokenId, bool | None] = {}
+        self._tells_turns = False
         self._filter: LogFilter | None = None
         # As last kept for the next process: see keeping.py.
         self._kept_tokens: set[Address] = set()
@@ -251,6 +254,10 @@ class Tracking:
         """Stop tracking a position and whatever only it needed."""
         token_id, rng = nft.token_id, nft.range
         del self._nfts[token_id]
+        if self._tells_turns:
+            self._turned[token_id] = None
+        else:
+            self._turned.pop(token_id, None)
         rng.nfts.pop(token_id, None)
         self._owned.get(nft.owner, set()).discard(token_id)
         self._stale_ids.discard(token_id)

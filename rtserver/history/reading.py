@@ -1,0 +1,160 @@
+"""Reads what is known of a position's past: what is in the database, what waits for it, and what it is now.
+
+One view of the three: of a position that has records waiting, the database is read only below the first of them; and
+never over a height that it has still to be taken back to.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from ..domain.diff import JsonObject
+from ..domain.errors import ClientError, PermanentError, RetryableError
+from ..domain.ids import ChainId, TokenId
+from ..protocols.earning import PastSample
+from ..store.records import Bucket
+from .backlog import Backlog
+from .recorder import Recorder
+from .windows import Window, bucket_of, points_of, share_text
+from .writer import Writer
+
+__all__ = ["ChainHistory", "Histories", "Past", "Shelf"]
+
+# A deployment: chain, protocol, and what tells it from others.
+Place: TypeAlias = tuple[ChainId, str, str]
+
+# Queries at once: each takes some milliseconds, and a thread or a connection.
+_AT_ONCE: Final = 4
+# Requests that may wait for their turn; more are told to come back.
+_WAITING: Final = 100
+_READ_S: Final = 5.0
+_RETRY_MS: Final = 2000
+# Higher than any block.
+_ALL: Final = (1 << 63) - 1
+
+
+class Shelf(Protocol):
+    """Where records are; see store.history."""
+
+    async def window(
+        self, place: Place, token_id: TokenId, *, start: int, end: int, step: int, below: int
+    ) -> list[Bucket]:
+        """Return the last record of each part of a window, after the last one before the window."""
+
+    async def samples(self, place: Place, token_ids: Sequence[TokenId], since: int) -> dict[TokenId, list[PastSample]]:
+        """Return what is kept of some positions since a time, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHistory:
+    """The parts of one chain; `identities` tell its deployments from others, by protocol."""
+
+    identities: Mapping[str, str]
+    recorder: Recorder
+    backlog: Backlog
+    writer: Writer
+
+
+class Histories:
+    """The past of all chains' positions.
+
+    Args:
+        shelf: Where records are.
+        chains: The chains, by id.
+        every_s: The pace at which records are taken: no finer resolution makes sense.
+    """
+
+    def __init__(self, shelf: Shelf, chains: Mapping[ChainId, ChainHistory], every_s: int) -> None:
+        self._shelf = shelf
+        self._chains = chains
+        self._every_s = every_s
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+
+    async def read(self, chain_id: ChainId, protocol: str, token_id: TokenId, length_s: int, count: int) -> JsonObject:
+        """Return a window that ends now, with at most so many points.
+
+        Args:
+            chain_id: The chain.
+            protocol: A protocol that is served on it.
+            token_id: The position; it need not be tracked.
+            length_s: The window's length in seconds.
+            count: How many points.
+
+        Raises:
+            ClientError: `history_unavailable` while the database can't be read; `chain_unavailable` while it isn't
+                known what of it is on the chain.
+        """
+        chain = self._chains[chain_id]
+        if chain.recorder.head is None or not chain.writer.is_proved:
+            message = "the chain has not told yet which records are on it"
+            raise ClientError("chain_unavailable", message, retry_after_ms=_RETRY_MS)
+        end = chain.recorder.head.timestamp
+        step = max(-(-length_s // count), self._every_s)
+        window = Window(start=end - length_s, end=end, step=step)
+        # In one go: nothing is written or taken back between these.
+        waiting = chain.backlog.of(protocol, token_id)
+        reach = chain.backlog.reach
+        now = chain.recorder.now(protocol, token_id)
+        below = min([record.block.number for record in waiting] + ([reach + 1] if reach is not None else []) + [_ALL])
+        place = chain_id, protocol, chain.identities[protocol]
+        buckets = await self._window(place, token_id, window, below)
+        for record in (*waiting, *([] if now is None else [now])):
+            if record.timestamp > window.start:
+                buckets.append(bucket_of(record, window))
+        points, active_s, covered_s = points_of(buckets, window)
+        return {
+            "tokenId": str(token_id),
+            "chainId": chain_id,
+            "protocol": protocol,
+            "resolution": step,
+            "coveredSeconds": covered_s,
+            "inRangeShare": share_text(active_s, covered_s),
+            "points": list(points),
+        }
+
+    async def _window(self, place: Place, token_id: TokenId, window: Window, below: int) -> list[Bucket]:
+        if self._waiting >= _WAITING:
+            raise ClientError("history_unavailable", "too many ask at once", retry_after_ms=_RETRY_MS)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_READ_S), self._turn:
+                return await self._shelf.window(
+                    place, token_id, start=window.start, end=window.end, step=window.step, below=below
+                )
+        except (RetryableError, PermanentError, TimeoutError) as error:
+            # What the database said may name it: that is for the log of whoever writes.
+            raise ClientError(
+                "history_unavailable", "the history can't be read now", retry_after_ms=_RETRY_MS
+            ) from error
+        finally:
+            self._waiting -= 1
+
+
+class Past:
+    """What was kept of a chain's positions, for what is computed over windows of time.
+
+    Args:
+        shelf: Where records are.
+        chain: The chain's parts.
+        chain_id: Its id.
+    """
+
+    def __init__(self, shelf: Shelf, chain: ChainHistory, chain_id: ChainId) -> None:
+        self._shelf = shelf
+        self._chain = chain
+        self._chain_id = chain_id
+
+    async def samples(
+        self, protocol: str, token_ids: Sequence[TokenId], since: int
+    ) -> Mapping[TokenId, list[PastSample]]:
+        """Return what is kept of some positions since a time in seconds, oldest first; empty while it isn't known.
+
+        Raises:
+            RetryableError, PermanentError: The database can't be read.
+        """
+        if not self._chain.writer.is_proved:
+            return {}
+        place = self._chain_id, protocol, self._chain.identities[protocol]
+        return await self._shelf.samples(place, token_ids, since)

@@ -1,0 +1,111 @@
+"""A window of a position's past as points, evenly spaced at most. Pure.
+
+A position that did not change has no records: what is between two records that follow each other without a gap is
+filled with the earlier one. Over a gap nothing is filled.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ..domain.diff import JsonObject
+from ..domain.text import cents_text, decimal_text
+from ..store.records import Bucket, Record, joined
+
+__all__ = ["Window", "bucket_of", "points_of", "share_text"]
+
+# Digits of a share that are shown: a hundredth of a per cent.
+_SHARE_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A window in seconds of the chain's time: after `start`, until `end`, in parts of `step`."""
+
+    start: int
+    end: int
+    step: int
+
+    def slot(self, at: int) -> int:
+        """Return the part that a time in the window is in."""
+        return (at - self.start - 1) // self.step
+
+
+def bucket_of(record: Record, window: Window) -> Bucket:
+    """Return a record that is not in the database yet as it would be read from there."""
+    sample, covered_s, active_s = record.sample, record.covered_s, record.active_s
+    since_start = record.timestamp - window.start
+    if covered_s > since_start:
+        active_s, covered_s = active_s * since_start // covered_s, since_start
+    return Bucket(
+        slot=window.slot(record.timestamp),
+        at=record.timestamp,
+        begins=record.timestamp - record.covered_s,
+        block=record.block.number,
+        amount0=str(sample.amount0),
+        amount1=str(sample.amount1),
+        fees0=_text(sample.fees0),
+        fees1=_text(sample.fees1),
+        value_cents=_text(sample.value_cents),
+        fees_cents=_text(sample.fees_cents),
+        price=record.price,
+        active_s=active_s,
+        covered_s=covered_s,
+    )
+
+
+def points_of(buckets: Iterable[Bucket], window: Window) -> tuple[list[JsonObject], int, int]:
+    """Return the points, oldest first, and the seconds of the window in range and covered.
+
+    Args:
+        buckets: Records of the window, oldest first, several in a part or none; before them the last one before it.
+        window: The window.
+    """
+    points: list[JsonObject] = []
+    active_s = covered_s = 0
+    last: Bucket | None = None
+    for bucket in joined(buckets):
+        active_s += bucket.active_s
+        covered_s += bucket.covered_s
+        share = _share(bucket)
+        if last is not None and bucket.begins <= last.at:
+            between = range(last.slot + 1, bucket.slot)
+            points += [_point(last, window.start + (slot + 1) * window.step, share) for slot in between]
+        if bucket.slot >= 0:
+            points.append(_point(bucket, bucket.at, share))
+        last = bucket
+    return points, active_s, covered_s
+
+
+def _point(bucket: Bucket, timestamp: int, share: str | None) -> JsonObject:
+    return {
+        "timestamp": timestamp,
+        "block": bucket.block,
+        "valueUSD": _dollars(bucket.value_cents),
+        "fees0": bucket.fees0,
+        "fees1": bucket.fees1,
+        "feesUSD": _dollars(bucket.fees_cents),
+        "amount0": bucket.amount0,
+        "amount1": bucket.amount1,
+        "price": bucket.price,
+        "inRangeShare": share,
+    }
+
+
+def share_text(active_s: int, covered_s: int) -> str | None:
+    """Return a share of seconds as a decimal up to 1, rounded down; None of no seconds."""
+    if not covered_s:
+        return None
+    return decimal_text(active_s * 10**_SHARE_DIGITS // covered_s, -_SHARE_DIGITS)
+
+
+def _share(bucket: Bucket) -> str | None:
+    return share_text(bucket.active_s, bucket.covered_s)
+
+
+def _dollars(cents: str | None) -> str | None:
+    return None if cents is None else cents_text(int(cents))
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

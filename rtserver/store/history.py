@@ -1,0 +1,420 @@
+"""Records in the database: written in batches, taken back with their blocks, rolled up, and read by windows.
+
+Invariants: the records of a chain are of one branch of it at any time, since a batch first takes back what left the
+chain. A record is in exactly one table: it leaves for the next coarser one in the transaction in which it is merged
+there, so seconds in range add up over all of them.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, delete, func, literal, select, union_all, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.schema import Table
+
+from ..domain.chain import BlockRef
+from ..domain.ids import BlockHash, ChainId, TokenId
+from ..protocols.earning import PastSample
+from .database import Database
+from .records import Bucket, Record, Retention, Rewind, Vanished, joined
+from .store import TakenOver
+from .tables import day_records, hour_records, minute_records, sources
+
+__all__ = ["HistoryStore"]
+
+# Rows a statement: their parameters are prepared on the event loop, about 4 ms of it.
+_ROWS: Final = 400
+# Rows that one step rolls up: some ten milliseconds for which other writers of an SQLite file wait.
+_STEP: Final = 4000
+# Positions a query: SQLite takes some 30,000 parameters, PostgreSQL 32,767.
+_TOKENS: Final = 1000
+
+# From fine to coarse, with the length of a bucket in seconds.
+_LEVELS: Final[tuple[tuple[Table, int], ...]] = ((minute_records, 1), (hour_records, 3_600), (day_records, 86_400))
+_TAKEN: Final = ("source", "token_id", "active_s", "covered_s")
+_SHOWN: Final = ("amount0", "amount1", "fees0", "fees1", "value_cents", "fees_cents", "price")
+
+
+class HistoryStore:
+    """The records of one database.
+
+    Args:
+        database: Where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Random, so that it is ours alone.
+        self._writer = secrets.token_hex(8)
+        self._sources: dict[ChainId, dict[str, int]] = {}
+        self._read_sources: dict[tuple[ChainId, str, str], int] = {}
+        self._insert = postgresql.insert if database.path is None else sqlite.insert
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    async def claim(self, chain_id: ChainId, identities: Mapping[str, str]) -> None:
+        """Become the one who writes a chain's records.
+
+        Args:
+            chain_id: The chain.
+            identities: By protocol, what tells its deployment from others: token ids mean something in one only.
+
+        Raises:
+            StoreError, Foreign: The database can't be written.
+        """
+        found: dict[str, int] = {}
+        async with self._database.transaction() as connection:
+            for protocol, identity in identities.items():
+                row = {"chain_id": str(chain_id), "protocol": protocol, "identity": identity}
+                mine = and_(*(sources.c[name] == value for name, value in row.items()))
+                taken = await connection.execute(update(sources).where(mine).values(writer=self._writer))
+                if not taken.rowcount:
+                    await connection.execute(self._insert(sources).values(**row, writer=self._writer))
+                found[protocol] = (await connection.execute(select(sources.c.id).where(mine))).scalar_one()
+        self._sources[chain_id] = found
+
+    async def write(self, chain_id: ChainId, rewind: Rewind | None, records: Sequence[Record]) -> None:
+        """Take back what left the chain, then add records; all or nothing. Adding one twice changes nothing.
+
+        Raises:
+            StoreError: It could not be written now.
+            Vanished: The chain has to be claimed again.
+            TakenOver: Another process writes this chain now.
+            Foreign: The database must not be touched.
+        """
+        by_protocol = self._sources[chain_id]
+        ids = list(by_protocol.values())
+        async with self._database.transaction() as connection:
+            await self._prove_mine(connection, chain_id)
+            if rewind is not None:
+                gone = delete(minute_records).where(
+                    minute_records.c.source.in_(ids),
+                    minute_records.c.at >= rewind.since,
+                    minute_records.c.block > rewind.number,
+                )
+                await connection.execute(gone)
+            statement = self._insert(minute_records).on_conflict_do_nothing()
+            remaining = iter(records)
+            while part := list(islice(remaining, _ROWS)):
+                await connection.execute(statement, [_row(by_protocol[record.protocol], record) for record in part])
+
+    async def _prove_mine(self, connection: AsyncConnection, chain_id: ChainId) -> None:
+        by_protocol = self._sources[chain_id]
+        rows = await connection.execute(select(sources).where(sources.c.id.in_(list(by_protocol.values()))))
+        writers = {row.protocol: row.writer for row in rows if row.chain_id == str(chain_id)}
+        if writers.keys() != by_protocol.keys():
+            self._read_sources.clear()
+            raise Vanished(f"what was kept of chain {chain_id} is gone")
+        if set(writers.values()) != {self._writer}:
+            raise TakenOver(f"another process keeps the history of chain {chain_id} now")
+
+    async def newest(self, chain_id: ChainId, until: int | None = None) -> tuple[BlockRef, int] | None:
+        """Return the block and the timestamp of the chain's newest record, of those not after `until`.
+
+        Raises:
+            StoreError, Foreign: The database can't be read.
+        """
+        ids = list(self._sources[chain_id].values())
+        best: tuple[BlockRef, int] | None = None
+        async with self._database.reading() as connection:
+            for table, _ in _LEVELS:
+                query = select(table.c.block, table.c.hash, table.c.at).where(table.c.source.in_(ids))
+                if until is not None:
+                    query = query.where(table.c.at <= until)
+                row = (
+                    await connection.execute(query.order_by(table.c.at.desc(), table.c.block.desc()).limit(1))
+                ).one_or_none()
+                if row is not None and (best is None or row.at > best[1]):
+                    best = BlockRef(number=row.block, hash=BlockHash(row.hash)), row.at
+        return best
+
+    async def drop_after(self, chain_id: ChainId, rewind: Rewind | None) -> int:
+        """Delete the records of blocks that are not on the chain any more, at every level; all of them for None.
+
+        Raises:
+            StoreError, TakenOver, Foreign: As `write`.
+        """
+        ids = list(self._sources[chain_id].values())
+        count = 0
+        async with self._database.transaction() as connection:
+            await self._prove_mine(connection, chain_id)
+            for table, _ in _LEVELS:
+                gone = delete(table).where(table.c.source.in_(ids))
+                if rewind is not None:
+                    gone = gone.where(table.c.at >= rewind.since, table.c.block > rewind.number)
+                count += (await connection.execute(gone)).rowcount
+        return count
+
+    # --- rolling up -----------------------------------------------------------------------------------
+
+    async def roll_up(self, chain_id: ChainId, retention: Retention) -> int:
+        """Merge a bounded number of the oldest records into the next coarser level; return how many were moved.
+
+        Records that are written later have to be newer. Call it until it returns 0.
+
+        Raises:
+            StoreError, TakenOver, Foreign: As `write`.
+        """
+        count = 0
+        untils = (retention.minutes_until, retention.hours_until)
+        async with self._database.transaction() as connection:
+            await self._prove_mine(connection, chain_id)
+            for source in self._sources[chain_id].values():
+                for (fine, _), (coarse, length), until in zip(_LEVELS, _LEVELS[1:], untils, strict=False):
+                    last = await self._oldest_part(connection, fine, source, until)
+                    if last is not None:
+                        await connection.execute(self._merge(fine, coarse, length, source, last))
+                        count += await self._delete_until(connection, fine, source, last)
+                last = await self._oldest_part(connection, day_records, source, retention.days_until)
+                if last is not None:
+                    count += await self._delete_until(connection, day_records, source, last)
+        return count
+
+    @staticmethod
+    async def _oldest_part(connection: AsyncConnection, table: Table, source: int, until: int) -> int | None:
+        """Return the time up to which the oldest records before `until` are about a step's worth."""
+        oldest = select(table.c.at).where(table.c.source == source, table.c.at < until).order_by(table.c.at)
+        part = oldest.limit(_STEP).subquery()
+        found: int | None = (await connection.execute(select(func.max(part.c.at)))).scalar()
+        return found
+
+    @staticmethod
+    async def _delete_until(connection: AsyncConnection, table: Table, source: int, last: int) -> int:
+        done = await connection.execute(delete(table).where(table.c.source == source, table.c.at <= last))
+        return done.rowcount
+
+    def _merge(self, fine: Table, coarse: Table, length: int, source: int, last: int) -> Insert:
+        """Return what adds records to their buckets: the newest values, and the sums of the seconds."""
+        # A literal, not a parameter: PostgreSQL takes two parameters for two different things to group by.
+        bucket: ColumnElement[int] = fine.c.at // literal(length, literal_execute=True)
+        grouped = (
+            select(
+                fine.c.token_id,
+                bucket.label("bucket"),
+                func.max(fine.c.at).label("at"),
+                func.max(fine.c.block).label("block"),
+                func.sum(fine.c.active_s).label("active_s"),
+                func.sum(fine.c.covered_s).label("covered_s"),
+            )
+            .where(fine.c.source == source, fine.c.at <= last)
+            .group_by(fine.c.token_id, bucket)
+            .subquery()
+        )
+        values = [column.name for column in minute_records.columns if column.name not in _TAKEN]
+        rows = (
+            select(
+                fine.c.source, fine.c.token_id, grouped.c.bucket, *(fine.c[name] for name in values),
+                grouped.c.active_s, grouped.c.covered_s,
+            )
+            .join(
+                grouped,
+                and_(
+                    fine.c.token_id == grouped.c.token_id,
+                    fine.c.at == grouped.c.at,
+                    fine.c.block == grouped.c.block,
+                ),
+            )
+            .where(fine.c.source == source, fine.c.at <= last)
+        )  # fmt: skip
+        names = ["source", "token_id", "bucket", *values, "active_s", "covered_s"]
+        insert = self._insert(coarse).from_select(names, rows)
+        return insert.on_conflict_do_update(
+            index_elements=["source", "token_id", "bucket"],
+            set_={name: insert.excluded[name] for name in values}
+            | {name: coarse.c[name] + insert.excluded[name] for name in ("active_s", "covered_s")},
+        )
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    async def window(
+        self,
+        place: tuple[ChainId, str, str],
+        token_id: TokenId,
+        *,
+        start: int,
+        end: int,
+        step: int,
+        below: int,
+    ) -> list[Bucket]:
+        """Return the last record of each part of a window, oldest first, after the last one before the window.
+
+        Args:
+            place: Chain, protocol and the deployment's identity.
+            token_id: The position.
+            start: The window begins after this, in seconds.
+            end: It ends with this.
+            step: Seconds a part.
+            below: Only records of blocks under this.
+
+        Raises:
+            StoreError, Foreign: The database can't be read.
+        """
+        async with self._database.reading() as connection:
+            source = await self._source(connection, place)
+            if source is None:
+                return []
+            token = str(token_id)
+            # One statement: a record that is rolled up meanwhile is seen once.
+            parts = [_parts(*level, source, token, start, end, step, below) for level in _LEVELS]
+            found = [Bucket(**_whole(row)) for row in (await connection.execute(union_all(*parts))).mappings()]
+            for table, length in _LEVELS:
+                query = _before(table, length, source, token, start, below)
+                row = (await connection.execute(query)).mappings().one_or_none()
+                if row is not None:
+                    found.append(Bucket(slot=-1, begins=row["at"], active_s=0, covered_s=0, **row))
+                    break
+        return joined(sorted(found, key=lambda bucket: (bucket.at, bucket.block)))
+
+    async def samples(
+        self, place: tuple[ChainId, str, str], token_ids: Sequence[TokenId], since: int
+    ) -> dict[TokenId, list[PastSample]]:
+        """Return what is kept of some positions since a time, oldest first, at whatever resolution there is.
+
+        Raises:
+            StoreError, Foreign: The database can't be read.
+        """
+        found: dict[TokenId, list[PastSample]] = {}
+        async with self._database.reading() as connection:
+            source = await self._source(connection, place)
+            if source is None:
+                return found
+            for first in range(0, len(token_ids), _TOKENS):
+                tokens = [str(token_id) for token_id in token_ids[first : first + _TOKENS]]
+                queries = [
+                    select(table.c.token_id, table.c.at, table.c.block, table.c.earned0, table.c.earned1,
+                           table.c.value_cents)
+                    .where(table.c.source == source, table.c.token_id.in_(tokens), table.c.at >= since)
+                    for table, _ in _LEVELS
+                ]  # fmt: skip
+                for row in sorted(await connection.execute(union_all(*queries)), key=lambda row: (row.at, row.block)):
+                    found.setdefault(TokenId(int(row.token_id)), []).append(
+                        PastSample(
+                            timestamp=row.at, earned0=_int(row.earned0), earned1=_int(row.earned1),
+                            value_cents=_int(row.value_cents),
+                        )
+                    )  # fmt: skip
+        return found
+
+    async def _source(self, connection: AsyncConnection, place: tuple[ChainId, str, str]) -> int | None:
+        known = self._read_sources.get(place)
+        if known is None:
+            chain_id, protocol, identity = place
+            query = select(sources.c.id).where(
+                sources.c.chain_id == str(chain_id), sources.c.protocol == protocol, sources.c.identity == identity
+            )
+            known = (await connection.execute(query)).scalar()
+            if known is not None:
+                self._read_sources[place] = known
+        return known
+
+
+def _int(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _row(source: int, record: Record) -> dict[str, Any]:
+    sample = record.sample
+    rewards = sample.rewards
+    return {
+        "source": source,
+        "token_id": str(sample.token_id),
+        "at": record.timestamp,
+        "block": record.block.number,
+        "hash": record.block.hash,
+        "liquidity": str(sample.liquidity),
+        "inside0": str(sample.inside0),
+        "inside1": str(sample.inside1),
+        "amount0": str(sample.amount0),
+        "amount1": str(sample.amount1),
+        "fees0": _text(sample.fees0),
+        "fees1": _text(sample.fees1),
+        "earned0": _text(sample.earned0),
+        "earned1": _text(sample.earned1),
+        "sqrt_price": str(sample.sqrt_price_x96),
+        "tick": sample.tick,
+        "is_active": sample.is_active,
+        "value_cents": _text(sample.value_cents),
+        "fees_cents": _text(sample.fees_cents),
+        "rewards": None
+        if rewards is None
+        else orjson.dumps({token: str(amount) for token, amount in rewards.items()}).decode(),
+        "price": record.price,
+        "active_s": record.active_s,
+        "covered_s": record.covered_s,
+    }
+
+
+def _range(table: Table, length: int, source: int, token: str, first: int, last: int) -> Iterable[ColumnElement[bool]]:
+    """Return the conditions for records of a position in [first, last], so that an index finds them."""
+    yield table.c.source == source
+    yield table.c.token_id == token
+    yield table.c.at.between(first, last)
+    if length > 1:
+        yield table.c.bucket.between(first // length, last // length)
+
+
+def _parts(
+    table: Table, length: int, source: int, token: str, start: int, end: int, step: int, below: int
+) -> Select[Any]:
+    """Return the query for the last record of each part of a window at one level."""
+    here = (*_range(table, length, source, token, start + 1, end), table.c.block < below)
+    # A record may cover time before the window. Such a long one is all in range, or not at all, see history.clocks.
+    since_start = table.c.at - start
+    is_cut = table.c.covered_s > since_start
+    slot: ColumnElement[int] = (table.c.at - literal(start + 1, literal_execute=True)) // literal(
+        step, literal_execute=True
+    )
+    grouped = (
+        select(
+            slot.label("slot"),
+            func.max(table.c.at).label("at"),
+            func.max(table.c.block).label("block"),
+            func.sum(case((is_cut, table.c.active_s * since_start // table.c.covered_s), else_=table.c.active_s)).label(
+                "active_s"
+            ),
+            func.sum(case((is_cut, since_start), else_=table.c.covered_s)).label("covered_s"),
+            func.min(table.c.at - table.c.covered_s).label("begins"),
+        )
+        .where(*here)
+        .group_by(slot)
+        .subquery()
+    )
+    return (
+        select(
+            grouped.c.slot,
+            grouped.c.active_s,
+            grouped.c.covered_s,
+            grouped.c.begins,
+            table.c.at,
+            table.c.block,
+            *(table.c[name] for name in _SHOWN),
+        )
+        .join(grouped, and_(table.c.at == grouped.c.at, table.c.block == grouped.c.block))
+        .where(*here)
+    )
+
+
+def _before(table: Table, length: int, source: int, token: str, start: int, below: int) -> Select[Any]:
+    """Return the query for the newest record at one level that is not after the start of a window."""
+    columns = (table.c.at, table.c.block, *(table.c[name] for name in _SHOWN))
+    # Time has no beginning for an index: any record is after 0.
+    return (
+        select(*columns)
+        .where(*_range(table, length, source, token, 0, start), table.c.block < below)
+        .order_by(table.c.at.desc(), table.c.block.desc())
+        .limit(1)
+    )
+
+
+def _whole(row: RowMapping) -> dict[str, Any]:
+    """Return a row with whole numbers: sums of PostgreSQL are decimals."""
+    return {**row, "slot": int(row["slot"]), "active_s": int(row["active_s"]), "covered_s": int(row["covered_s"])}
