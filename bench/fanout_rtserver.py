@@ -15,6 +15,7 @@ from typing import Any, Final
 import uvloop
 from aiohttp import web
 
+from bench.common_counters import segments_sent
 from bench.peers.control import obey, say
 from rtserver.app import COLLECTOR
 from rtserver.domain.chain import Header
@@ -131,12 +132,13 @@ class Script(Interest):
         """Carry out one of the bench's commands."""
         if command.get("do") == "stats":
             lagging = self.metrics.registry.get_sample_value("rtserver_lagging_total")
-            sessions = list(self.hub.sessions)
+            sessions: list[Any] = list(self.hub.sessions)
             say(
                 "stats",
                 loads=self.loads,
                 lagging=lagging,
                 lagging_now=sum(session.lag_since is not None for session in sessions),
+                segments=sum(segments_sent(session.outlet.get_extra_info("socket")) for session in sessions),
                 unsent=max((session.outlet.get_write_buffer_size() for session in sessions), default=0),
                 channels=len(self._open),
                 seq=self._number,

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from bench.common import percentile
-from bench.common_counters import write_calls
 from bench.fanout_contenders import FLOOR, OURS
 from bench.fanout_load import Loader
 from bench.fanout_slow import measure_slow
-from bench.fanout_turns import WARM_UP, open_seat
+from bench.fanout_turns import WARM_UP, Seat, open_seat
 
 __all__ = ["SCENARIOS", "position_channels", "write_channels"]
 
@@ -47,8 +46,12 @@ def write_channels(folder: Path, clients: Sequence[Sequence[str]]) -> list[str]:
 # --- many channels, one frame -----------------------------------------------------------------------------
 
 
+async def _segments(seat: Seat) -> int:
+    return int((await seat.server.ask('{"do":"stats"}', "stats", _ANSWER_S))["segments"])
+
+
 async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, tell: Tell) -> Result:
-    """Compare clients with 1, 10 and 100 channels: frames, system calls and CPU per client and block."""
+    """Compare clients with 1, 10 and 100 channels: frames, segments and CPU per client and block."""
     count = (options.clients or [1000])[0]
     rng = random.Random(1)
     rows = []
@@ -59,9 +62,9 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
             seat = await open_seat(stack, OURS, loader, count, folder, options=write_channels(folder, clients))
             tell(f"{count} clients with {each} channels in {seat.open_s:.1f} s")
             await seat.broadcast(count=WARM_UP, interval_s=_WARM_UP_S, pad=100)
-            calls = write_calls(seat.server.pid)
+            segments = await _segments(seat)
             spent, report = await seat.sampled(count=options.broadcasts, interval_s=_INTERVAL_S, pad=100)
-            calls = write_calls(seat.server.pid) - calls
+            segments = await _segments(seat) - segments
             if report["gaps"]:
                 raise RuntimeError(f"{report['gaps']} changes did not continue what their client had")
             size = report["bytes"] / report["frames"]
@@ -75,7 +78,7 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
                 "channels": each,
                 "clients": count,
                 "frames_per_client_and_block": report["frames"] / count / options.broadcasts,
-                "write_calls_per_client_and_block": round(calls / count / options.broadcasts, 4),
+                "segments_per_client_and_block": round(segments / count / options.broadcasts, 4),
                 "bytes_per_frame": round(size),
                 "cpu_us_per_client_and_block": round(us, 2),
                 "cpu_us_per_channel": round(us / each, 3),
@@ -83,9 +86,9 @@ async def _channels(options: argparse.Namespace, loader: Loader, folder: Path, t
                 "kib_per_connection": round(seat.kib_per_connection, 1),
             }
         )
-    lines = ["channels   frames   writes    bytes   µs CPU   µs a channel   µs of the floor   (per client and block)"]
+    lines = ["channels   frames segments    bytes   µs CPU   µs a channel   µs of the floor   (per client and block)"]
     lines += [
-        f"{row['channels']:8} {row['frames_per_client_and_block']:8.2f} {row['write_calls_per_client_and_block']:8.3f}"
+        f"{row['channels']:8} {row['frames_per_client_and_block']:8.2f} {row['segments_per_client_and_block']:8.3f}"
         f" {row['bytes_per_frame']:8} {row['cpu_us_per_client_and_block']:8.1f} {row['cpu_us_per_channel']:14.2f}"
         f" {row['floor_cpu_us_same_bytes']:17.1f}"
         for row in rows
