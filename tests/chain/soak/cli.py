@@ -13,8 +13,9 @@ import uvloop
 from rtserver.demo.contracts import load_contracts
 from rtserver.demo.toolchain import install_toolchain
 
-from .report import spark, svg_of
-from .stage import Account, soak
+from .account import Account
+from .memory import spark, svg_of
+from .stage import soak
 
 __all__ = ["main"]
 

@@ -11,8 +11,8 @@ from faults.actions import Edit
 from rtserver.demo.contracts import Contracts
 from rtserver.demo.toolchain import Toolchain
 
+from .memory import Memory, slope_of, spark, svg_of
 from .plan import FAULTS, rounds
-from .report import Memory, slope_of, spark, svg_of
 from .seeds import KEPT
 from .stage import open_stage, soak
 
