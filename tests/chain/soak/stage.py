@@ -7,10 +7,11 @@ other faults: its memory is what is measured.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -133,20 +134,23 @@ async def soak(
     seconds: float,
     say: Callable[[str], None] = lambda text: None,
     folder: Path | None = None,
-    most_rounds: int | None = None,
+    first_round: int = 1,
+    last_round: int | None = None,
 ) -> Account:
     """Run rounds until the time is over; return what was found.
 
     Args:
         say: Is told each round before it begins, and each difference.
         folder: Where settings, stores and logs are kept; a temporary one if None.
-        most_rounds: Ends it sooner.
+        first_round: Leaves out those before.
+        last_round: Ends it sooner.
     """
     with tempfile.TemporaryDirectory(prefix="rtserver-soak-") as made:
         where = folder or Path(made)
         account = Account(seed)
         async with open_stage(toolchain, contracts, seed=seed, folder=where) as stage:
-            await _run(stage, account, seconds, most_rounds, say)
+            planned = itertools.islice(rounds(seed), first_round - 1, last_round)
+            await _run(stage, account, seconds, planned, say)
             for server in stage.servers:
                 account.lives += server.lives
                 for client in server.clients:
@@ -156,7 +160,7 @@ async def soak(
 
 
 async def _run(
-    stage: Stage, account: Account, seconds: float, most_rounds: int | None, say: Callable[[str], None]
+    stage: Stage, account: Account, seconds: float, planned: Iterable[Round], say: Callable[[str], None]
 ) -> None:
     began = time.monotonic()
     faults = Faults(stage)
@@ -165,8 +169,8 @@ async def _run(
         try:
             # Before anything goes wrong everything has to be right, or nothing that follows says anything.
             _enter(account, "before the first round", await _compared(stage), stage, say)
-            for each in rounds(account.seed):
-                if time.monotonic() - began >= seconds or each.number > (most_rounds or each.number):
+            for each in planned:
+                if time.monotonic() - began >= seconds:
                     break
                 if account.wrong_rounds >= _MOST_WRONG_ROUNDS:
                     say("too many rounds with differences")
