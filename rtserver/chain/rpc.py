@@ -379,6 +379,9 @@ class WsEndpoint:
         finally:
             for request_id in ids:
                 self._waiting.pop(request_id, None)
+            if answer.done() and not answer.cancelled():
+                # Where sending failed, the reader may have failed it, too: one error is told, no other left unread.
+                answer.exception()
         try:
             return [_unpack_one(message, ids[0])] if len(ids) == 1 else _sort_batch(message, ids)
         except TransportError as error:

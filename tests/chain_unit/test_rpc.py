@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -113,6 +114,34 @@ async def test_a_lost_socket_fails_what_waits_and_opens_again(node: ScriptedNode
     assert await endpoint.send([("echo", [2])]) == [2]
     await endpoint.close()
     await endpoint.close()
+
+
+async def test_a_socket_that_is_lost_while_it_is_written_to_leaves_no_unread_error(
+    node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = WsEndpoint(node.ws, timeout_s=5)
+    await endpoint.send([("echo", [1])])
+    socket, reader = endpoint._socket, endpoint._reader
+    assert socket is not None and reader is not None
+    send = socket.send
+
+    async def send_too_late(text: str) -> None:
+        await node.hang_up()
+        await asyncio.wait({reader})
+        await send(text)
+
+    monkeypatch.setattr(socket, "send", send_too_late)
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        with pytest.raises(TransportError):
+            await endpoint.send([("echo", [2])])
+        gc.collect()
+        assert not complaints
+    finally:
+        loop.set_exception_handler(None)
+        await endpoint.close()
 
 
 async def test_nobody_there() -> None:

@@ -3,5 +3,5 @@
     python -m tests.chain.soak SEED --minutes 60
 
 `plan` says what goes wrong when (pure), `faults` does it, `stage` is what it is done to, `quiet` compares
-everything with the chain whenever the faults are over, `report` keeps the account.
+everything with the chain whenever the faults are over, `account` keeps the account, `memory` tells growth from noise.
 """

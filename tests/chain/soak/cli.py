@@ -13,8 +13,9 @@ import uvloop
 from rtserver.demo.contracts import load_contracts
 from rtserver.demo.toolchain import install_toolchain
 
-from .report import spark, svg_of
-from .stage import Account, soak
+from .account import Account
+from .memory import spark, svg_of
+from .stage import soak
 
 __all__ = ["main"]
 
@@ -34,7 +35,7 @@ async def _run(arguments: argparse.Namespace) -> Account:
 
     return await soak(
         toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=arguments.folder,
-        most_rounds=arguments.rounds,
+        first_round=arguments.first, last_round=arguments.last,
     )  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chain.soak", description=__doc__)
     parser.add_argument("seed", type=int, help="what goes wrong and when")
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, help="end after so many rounds")
+    parser.add_argument("--first", type=int, default=1, help="the first round")
+    parser.add_argument("--last", type=int, help="the last round, if the time is not over before")
     parser.add_argument("--folder", type=Path, help="where stores and logs stay")
     parser.add_argument("--picture", type=Path, help="the curve of memory as an SVG file")
     arguments = parser.parse_args()
@@ -55,5 +57,8 @@ def main() -> int:
         arguments.picture.write_text(svg_of(account.memory, title))
     _tell(orjson.dumps(account.as_json(), option=orjson.OPT_INDENT_2).decode())
     _tell(spark([kib for _, kib in account.memory.points]))
-    _tell(f"replay: python -m tests.chain.soak {account.seed} --rounds {account.rounds} --minutes {arguments.minutes}")
+    last = arguments.first + account.rounds - 1
+    _tell(
+        f"replay: python -m tests.chain.soak {account.seed} --first {arguments.first} --last {last} --minutes {arguments.minutes}"
+    )
     return 1 if account.differences else 0

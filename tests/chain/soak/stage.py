@@ -7,13 +7,13 @@ other faults: its memory is what is measured.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,15 +31,15 @@ from rtserver.tools.capture import Capture
 from rtserver.tools.staking import StakerTruth
 from rtserver.tools.truth import Truth
 
+from .account import Account, spread
 from .clients import LatestClient, WishClient
 from .faults import Faults
 from .plan import PROXIES, Round, rounds
 from .quiet import PATIENCE_S, Checker, Outcome
-from .report import Memory
 from .served import SoakServer
 from .world import SoakChain, open_chain
 
-__all__ = ["Account", "Stage", "open_stage", "soak"]
+__all__ = ["Stage", "open_stage", "soak"]
 
 _KIND: Final = "uniswap-v3"
 _LIMIT: Final = 10_000
@@ -72,60 +72,6 @@ class Stage:
     @property
     def steady(self) -> SoakServer:
         return self.servers[-1]
-
-
-@dataclass(slots=True)
-class Account:
-    """What a soak did and found."""
-
-    seed: int
-    seconds: float = 0.0
-    rounds: int = 0
-    blocks: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    hits: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    clients: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    actions: Counter[str] = field(default_factory=Counter)
-    values: int = 0
-    copies: int = 0
-    shown: int = 0
-    gone: int = 0
-    unknown: int = 0
-    unsteady: int = 0
-    lives: int = 0
-    settled_s: list[float] = field(default_factory=list)
-    equal_s: list[float] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
-    wrong_rounds: int = 0
-    memory: Memory = field(default_factory=Memory)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        counts = {
-            name: dict(sorted(getattr(self, name).items()))
-            for name in ("faults", "hits", "refused", "clients", "failures", "actions")
-        }
-        return {
-            "seed": self.seed, "seconds": round(self.seconds, 1), "rounds": self.rounds, "blocks": self.blocks,
-            "serverLives": self.lives, "valuesCompared": self.values, "copiesCompared": self.copies,
-            "blocksComparedOnTheWay": self.shown, "blocksGone": self.gone,
-            "rewardsNotKnownYet": self.unknown, "unsteady": self.unsteady, **counts,
-            "settledSeconds": _spread(self.settled_s), "equalSeconds": _spread(self.equal_s),
-            "differences": self.differences, "rss": self.memory.as_json(),
-        }  # fmt: skip
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    ordered = sorted(values)
-    return {
-        "p50": round(ordered[len(ordered) // 2], 2),
-        "p95": round(ordered[int(len(ordered) * 0.95)], 2),
-        "max": round(ordered[-1], 2),
-    }
 
 
 @asynccontextmanager
@@ -188,20 +134,23 @@ async def soak(
     seconds: float,
     say: Callable[[str], None] = lambda text: None,
     folder: Path | None = None,
-    most_rounds: int | None = None,
+    first_round: int = 1,
+    last_round: int | None = None,
 ) -> Account:
     """Run rounds until the time is over; return what was found.
 
     Args:
         say: Is told each round before it begins, and each difference.
         folder: Where settings, stores and logs are kept; a temporary one if None.
-        most_rounds: Ends it sooner.
+        first_round: Leaves out those before.
+        last_round: Ends it sooner.
     """
     with tempfile.TemporaryDirectory(prefix="rtserver-soak-") as made:
         where = folder or Path(made)
         account = Account(seed)
         async with open_stage(toolchain, contracts, seed=seed, folder=where) as stage:
-            await _run(stage, account, seconds, most_rounds, say)
+            planned = itertools.islice(rounds(seed), first_round - 1, last_round)
+            await _run(stage, account, seconds, planned, say)
             for server in stage.servers:
                 account.lives += server.lives
                 for client in server.clients:
@@ -211,7 +160,7 @@ async def soak(
 
 
 async def _run(
-    stage: Stage, account: Account, seconds: float, most_rounds: int | None, say: Callable[[str], None]
+    stage: Stage, account: Account, seconds: float, planned: Iterable[Round], say: Callable[[str], None]
 ) -> None:
     began = time.monotonic()
     faults = Faults(stage)
@@ -220,14 +169,18 @@ async def _run(
         try:
             # Before anything goes wrong everything has to be right, or nothing that follows says anything.
             _enter(account, "before the first round", await _compared(stage), stage, say)
-            for each in rounds(account.seed):
-                if time.monotonic() - began >= seconds or each.number > (most_rounds or each.number):
+            for each in planned:
+                if time.monotonic() - began >= seconds:
                     break
                 if account.wrong_rounds >= _MOST_WRONG_ROUNDS:
                     say("too many rounds with differences")
                     break
                 say(str(each))
-                _enter(account, str(each), await _round(stage, faults, each), stage, say)
+                outcome = await _round(stage, faults, each)
+                _enter(account, str(each), outcome, stage, say)
+                kinds = {injection.name for injection in each.injections}
+                if len(kinds) == 1:
+                    account.settled_by_fault.setdefault(kinds.pop(), []).append(outcome.settled_s)
                 account.rounds += 1
                 account.seconds = time.monotonic() - began
         finally:
@@ -293,5 +246,5 @@ async def _progress(account: Account, say: Callable[[str], None]) -> None:
         say(
             f"--- {account.rounds} rounds, {account.values:,} values and {account.copies:,} copies compared, "
             f"{len(account.differences)} differences, RSS {kib / 1024:.1f} MiB, "
-            f"settled after {_spread(account.settled_s)} s"
+            f"settled after {spread(account.settled_s)} s"
         )

@@ -1,4 +1,4 @@
-"""The account of a soak: counts, times, and whether memory grows. Pure."""
+"""Whether memory grows: measurements, the line through them, and a picture. Pure."""
 
 from __future__ import annotations
 
