@@ -64,6 +64,6 @@ ROWS = (
         sees="after the reconnect a snapshot of what changed as often, and one change of what did not",
         run=_asleep,
         check=_woke,
-        setup=Setup(limits="pong_s = 3.0"),
+        setup=Setup(limits="pong_s = 5.0"),
     ),
 )

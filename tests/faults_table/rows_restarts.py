@@ -70,7 +70,7 @@ async def _store_full(stage: Stage) -> Outcome:
     assert stage.server is not None
     before = await stage.metric(_WRITTEN)
     # No file may grow any more: the kernel refuses what the process writes.
-    resource.prlimit(stage.server.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    resource.prlimit(stage.server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     stage.begin()
     outcome = await stage.each(5)
     await stage.rises(_WRITTEN, before)
@@ -129,8 +129,8 @@ ROWS = (
     ),
     Row(
         key="store_full",
-        fault="the store's disk is full",
-        sees="nothing: checkpoints wait",
+        fault="the disk under the store and the log is full",
+        sees="nothing: checkpoints wait, lost lines are counted",
         run=_store_full,
         check=a_frame_a_block,
     ),

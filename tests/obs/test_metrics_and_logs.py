@@ -1,10 +1,14 @@
 """Metrics in one registry a process; logs as JSON lines on standard error, without library chatter."""
 
+import errno
+import io
 import json
 import logging
+import os
 import subprocess
 import sys
 
+from rtserver.obs.logs import Lines
 from rtserver.obs.metrics import Metrics
 
 
@@ -46,3 +50,47 @@ logging.getLogger("websockets.client").error("wss://node/secret")
     assert first["timestamp"].endswith("Z")
     assert "ZeroDivisionError" in second["exception"]
     assert logging.getLogger("web3").level != logging.CRITICAL, "only the child process was configured"
+
+
+def test_a_log_that_can_not_be_written_stops_nothing() -> None:
+    """Neither a full disk nor a reader that is gone; the latter is what `rtserver serve 2>&1 | less` leaves behind."""
+    code = """
+import structlog
+from rtserver.obs.logs import configure_logs
+configure_logs("info", "json")
+log = structlog.get_logger()
+log.warning("lost")
+log.warning("lost as well")
+print("alive", flush=True)
+"""
+    command = [sys.executable, "-c", code]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=30)
+    assert done.stdout == "alive\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, text=True, timeout=30)
+    os.close(writer)
+    assert done.stdout == "alive\n"
+
+
+def test_what_was_lost_is_told_with_the_next_line() -> None:
+    class Disk(io.StringIO):
+        is_full = True
+
+        def flush(self) -> None:
+            if self.is_full:
+                self.seek(0)
+                self.truncate()
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    disk = Disk()
+    lines = Lines(disk)
+    lines.write("one\n")
+    lines.write("two\n")
+    disk.is_full = False
+    lines.write("three\n")
+    lines.write("four\n")
+    told, *rest = disk.getvalue().splitlines()
+    assert json.loads(told) == {"event": "log lines were lost", "level": "warning", "lines": 2}
+    assert rest == ["three", "four"]
