@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from rtserver.domain.chain import BlockRef
 from rtserver.domain.errors import ConfigError
@@ -296,3 +297,23 @@ async def test_migrations_lead_to_the_tables(make: Callable[..., Store], place: 
         )
     await opened.close()
     assert differences == []
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_a_database_of_the_first_version_keeps_what_it_holds(
+    make: Callable[..., Store], place: Place, is_interrupted: bool
+) -> None:
+    """Also where an earlier try to bring it up to date ended in the middle: SQLite commits each table at once."""
+    await make().save(CHAIN, "here", changes({"a": 1}))
+    database = Database(place.url)
+    gone = ["rtserver_hour", "rtserver_day"] if is_interrupted else [
+        "rtserver_source", "rtserver_minute", "rtserver_hour", "rtserver_day",
+    ]  # fmt: skip
+    async with database.transaction() as connection:
+        for table in gone:
+            await connection.execute(text(f"DROP TABLE {table}"))
+        await connection.execute(text("UPDATE rtserver_schema SET version_num = '0001'"))
+    await database.close()
+    found = await make().load(CHAIN, "here")
+    assert found is not None and found.facts["book"] == {"a": 1}
+    await test_migrations_lead_to_the_tables(make, place)
