@@ -415,6 +415,8 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
                 if chain.history is not None:
                     recorder, writer = chain.history.recorder, chain.history.writer
                     chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
+                    seeding = chain.history.seeding
+                    chain.tasks.append(group.create_task(seeding.run(), name=f"seeding {chain.name}"))
                     tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
             tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
             await stop.wait()

@@ -2,14 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..domain.chain import Header, Reorged
 from ..domain.errors import ChainUnavailable
 from ..domain.ids import BlockHash, ChainId
 from ..obs.metrics import Metrics
 from .backlog import Backlog
-from .reading import ChainHistory
+from .reading import ChainHistory, Past, Shelf
 from .recorder import Recorder, Sampled
+from .seeding import Seeding, Seeds
 from .writer import Keep, Records, Writer
 
 __all__ = ["Chain", "Kept", "build_history"]
@@ -29,6 +31,14 @@ class Kept:
     queue_rows: int
 
 
+class Positions(Sampled, Seeds, Protocol):
+    """A book, as far as its positions are recorded and begin from records."""
+
+
+class Shelves(Records, Shelf, Protocol):
+    """Where records are written and read; see store.history."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """A chain as its history sees it.
@@ -40,7 +50,7 @@ class Chain:
     chain_id: ChainId
     name: str
     identities: Mapping[str, str]
-    books: Mapping[str, Sampled]
+    books: Mapping[str, "Positions"]
     is_at_rest: Callable[[], bool]
     window: Callable[[], Sequence[Header]]
     headers: Callable[[int, int], Awaitable[Sequence[Header]]]
@@ -50,16 +60,23 @@ class Followed(Recorder):
     """A recorder that has the database looked at again after what only that can tell."""
 
     writer: Writer
+    seeding: Seeding
+
+    def published(self, head: Header) -> None:
+        """Take what has to be told of this very block, and have new positions' windows continued."""
+        super().published(head)
+        self.seeding.published()
 
     def reorged(self, event: Reorged) -> None:
         """Forget what was recorded of blocks that left the chain."""
         super().reorged(event)
+        self.seeding.reorged()
         if event.ancestor is None:
             self.writer.doubt()
 
 
 def build_history(
-    chain: Chain, kept: Kept, records: Records, metrics: Metrics, *, gather_s: float = 1.0
+    chain: Chain, kept: Kept, records: Shelves, metrics: Metrics, *, gather_s: float = 1.0
 ) -> ChainHistory:
     """Return a chain's history; its recorder and its writer are to be run.
 
@@ -115,4 +132,11 @@ def build_history(
         metrics=metrics,
         gather_s=gather_s,
     )
-    return ChainHistory(chain.identities, recorder, backlog, recorder.writer)
+    recorder.seeding = Seeding(
+        name=chain.name,
+        books=chain.books,
+        past=Past(records, chain.chain_id, chain.identities),
+        is_proved=lambda: recorder.writer.is_proved,
+        head=lambda: recorder.head,
+    )
+    return ChainHistory(chain.identities, recorder, backlog, recorder.writer, recorder.seeding)

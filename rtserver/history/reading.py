@@ -16,6 +16,7 @@ from ..protocols.earning import PastSample
 from ..store.records import Bucket
 from .backlog import Backlog
 from .recorder import Recorder
+from .seeding import Seeding
 from .windows import Window, bucket_of, points_of, share_text
 from .writer import Writer
 
@@ -54,6 +55,7 @@ class ChainHistory:
     recorder: Recorder
     backlog: Backlog
     writer: Writer
+    seeding: Seeding
 
 
 class Histories:
@@ -137,24 +139,22 @@ class Past:
 
     Args:
         shelf: Where records are.
-        chain: The chain's parts.
-        chain_id: Its id.
+        chain_id: The chain.
+        identities: What tells its deployments from others, by protocol.
     """
 
-    def __init__(self, shelf: Shelf, chain: ChainHistory, chain_id: ChainId) -> None:
+    def __init__(self, shelf: Shelf, chain_id: ChainId, identities: Mapping[str, str]) -> None:
         self._shelf = shelf
-        self._chain = chain
         self._chain_id = chain_id
+        self._identities = identities
 
     async def samples(
         self, protocol: str, token_ids: Sequence[TokenId], since: int
     ) -> Mapping[TokenId, list[PastSample]]:
-        """Return what is kept of some positions since a time in seconds, oldest first; empty while it isn't known.
+        """Return what is kept of some positions since a time in seconds, oldest first.
 
         Raises:
             RetryableError, PermanentError: The database can't be read.
         """
-        if not self._chain.writer.is_proved:
-            return {}
-        place = self._chain_id, protocol, self._chain.identities[protocol]
+        place = self._chain_id, protocol, self._identities[protocol]
         return await self._shelf.samples(place, token_ids, since)

@@ -349,5 +349,8 @@ class Book(Protocol):
     def earnings(self, token_id: TokenId) -> Earnings | None:
         """Return what a position's rates are computed from, as last evaluated; None where it isn't fully read."""
 
+    def unseeded(self, limit: int) -> list[TokenId]:
+        """Return positions whose windows begin with this process, and that may have older ones."""
+
     def seed(self, token_id: TokenId, samples: Sequence[PastSample]) -> None:
-        """Begin a position's windows with what was kept of it, oldest first; only before it has older ones itself."""
+        """Begin a position's windows with what was kept of it, oldest first; it is unseeded no more."""

@@ -249,17 +249,23 @@ async def test_an_opened_row_fits_any_screen(chromium: Browser, width: int, sche
         for name, seconds in (("1h", 3600), ("24h", 86_400), ("7d", 400_000))
     }
     told = {"asOf": 1, "places": [place(str(12345678 * 10**13), valueUSD="1822.50")], "usd": "1822.50"}
-    pnl = {"depositedUSD": "2900.00", "netUSD": "150.25", "impermanentLossUSD": "-12.50"}
-    _serve(
-        server, 1, "details", details(1, aprs=windows, poolApr="88.1%", earnedAmountUSD="50.25", rewards=told, pnl=pnl)
-    )
+    pnl = {
+        "deposits": {"amount0": "1", "amount1": "2", "usd": "2900.00"},
+        "netUSD": "150.25",
+        "impermanentLossUSD": "-12.50",
+        "basis": {"deposits": "pricesThen", "netUSD": "pricesThen", "impermanentLossUSD": "pricesNow"},
+    }
+    pool = {"basis": "fullRange", "windowSeconds": 88_000, "APR": "88.1%"}
+    _serve(server, 1, "details", details(1, aprs=windows, poolApr=pool, earnedAmountUSD="50.25", rewards=told, pnl=pnl))
     wave = [f"{3000 + 40 * ((index * 7919) % 13) / 13 + index / 2:.2f}" for index in range(120)]
     _serve(server, 1, "history", past(*wave, step=720))
     rates = [{"protocol": "uniswap-v3", "tokenId": str(n), "apr": "15.5%", "earnedAmountUSD": "50.25"} for n in (1, 2)]
     server.rest["/api/v1/positions/summary"] = {"positions": rates, "next": None}
     await _open(page, server)
     await _row(page, 1).get_by_test_id("position-toggle").click()
-    await expect(page.get_by_test_id("facts")).to_contain_text("Rewards")
+    facts = page.get_by_test_id("facts")
+    for text in ("Rewards", "Over the whole range", "88.1%", "Deposits", "$2,900.00", "Impermanent loss"):
+        await expect(facts).to_contain_text(text)
     await expect(page.get_by_test_id("chart-said")).to_contain_text("$")
     await expect(_row(page, 2).get_by_test_id("position-earned")).to_be_visible()
     assert await page.evaluate("() => document.documentElement.scrollWidth") == width

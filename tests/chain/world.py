@@ -94,6 +94,7 @@ class World:
         self._node = HttpEndpoint(lab.node.http_url, timeout_s=30)
         self.staking = False
         self.book: Book | None = None
+        self.prices: Aggregator | None = None
 
     # --- wishes ---------------------------------------------------------------------------------------
 
@@ -319,6 +320,7 @@ async def open_world(
     world = World(lab, runner, keeper, reader, metrics, source)
     world.staking = staking
     world.book = book
+    world.prices = prices
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(source.run()), group.create_task(runner.run())]
         try:

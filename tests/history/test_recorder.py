@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from store.records import KIND, block_hash, sample
@@ -14,7 +14,7 @@ from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.history.backlog import Backlog
 from rtserver.history.recorder import Recorder
 from rtserver.obs.metrics import Metrics
-from rtserver.protocols.earning import Sample
+from rtserver.protocols.earning import PastSample, Sample
 from rtserver.store.records import Record
 
 
@@ -31,6 +31,8 @@ class Book:
         self.resized: set[TokenId] = set()
         self.turned: dict[TokenId, bool | None] = {}
         self.asked = 0
+        self.new: list[TokenId] = []
+        self.seeds: dict[TokenId, list[PastSample]] = {}
 
     def add(self, *token_ids: int, is_active: bool = True) -> None:
         for token_id in token_ids:
@@ -47,6 +49,13 @@ class Book:
             for token_id in token_ids
             if token_id in self.values
         ]
+
+    def unseeded(self, limit: int) -> list[TokenId]:
+        return self.new[:limit]
+
+    def seed(self, token_id: TokenId, samples: Sequence[PastSample]) -> None:
+        self.new.remove(token_id)
+        self.seeds[token_id] = list(samples)
 
     def price_of(self, token_id: TokenId) -> str | None:
         return "2"

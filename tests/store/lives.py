@@ -179,7 +179,7 @@ async def open_life(
     life.history = history
     parts: list[Any] = [source, runner, keeper]
     if history is not None:
-        parts += [history.recorder, history.writer]
+        parts += [history.recorder, history.writer, history.seeding]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(part.run()) for part in parts]
         try:

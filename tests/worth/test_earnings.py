@@ -129,10 +129,11 @@ def test_gains_are_against_what_was_put_in_and_against_keeping_it() -> None:
         "8000.00", "3000.00", "3010.00",
     )  # fmt: skip
     # Kept would be 1 ETH and 3,500 USDC; the position holds 1 ETH and 3,000.
-    assert (pnl["holdUSD"], pnl["impermanentLossUSD"]) == ("6500.00", "-500.00")
+    assert (pnl["hodlUSD"], pnl["impermanentLossUSD"]) == ("6500.00", "-500.00")
     # 6,000 in it, 1 due, 3,010 paid then, 8,000 put in then.
     assert (pnl["netUSD"], pnl["netIncludes"]) == ("1011.00", ["principal", "fees", "rewards"])
     assert pnl["priceSources"] == {"own": 3}
+    assert pnl["basis"].keys() <= pnl.keys()
 
 
 def test_gains_are_null_rather_than_wrong() -> None:

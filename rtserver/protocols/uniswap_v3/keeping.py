@@ -217,6 +217,7 @@ class Keeping(Folding):
         self._load_ids.pop(token_id, None)
         self._stale_ids.add(token_id)
         self._sample_queue[token_id] = None
+        self._unseeded[token_id] = None
         if position.principal is None:
             self._begin_principal(nft, known=False)
         else:

@@ -85,9 +85,10 @@ class Living(Sampling):
     def _start_life(self, nft: Nft) -> None:
         """Begin the life of a position that has just been read for the first time."""
         self._begin_life(nft)
+        self._unseeded[nft.token_id] = None
         born = self._born.pop(nft.token_id, None)
         if born is not None:
-            del self._load_life[nft.token_id]
+            del self._load_life[nft.token_id], self._unseeded[nft.token_id]
             nft.life.complete(born)
             self._newborn.add(nft.token_id)
             self._fresh_events += [(nft, event) for event in born]

@@ -9,6 +9,7 @@ Samples are taken in turn, so that no block pays for all, and at each change of 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from ...domain.clmath.amounts import amounts_at
 from ...domain.clmath.fees import growth_inside
@@ -84,22 +85,27 @@ class Sampling(Staked):
                 pool.ring.cut(evaluated_at)
         self._evaluated_at = min(self._evaluated_at, evaluated_at)
 
+    def unseeded(self, limit: int) -> list[TokenId]:
+        """Return positions whose windows begin with this process, and that may have older ones."""
+        ready = (token_id for token_id in self._unseeded if self._can_seed(self._nfts[token_id]))
+        return list(islice(ready, limit))
+
+    def _can_seed(self, nft: Nft) -> bool:
+        return nft.life.is_known and nft.ring is not None and _is_evaluated(nft)
+
     def seed(self, token_id: TokenId, samples: Sequence[PastSample]) -> None:
-        """Begin a position's windows with what was kept of it, oldest first; only before it has older ones itself."""
+        """Begin a position's windows with what was kept of it, oldest first."""
         nft = self._nfts.get(token_id)
-        # What was kept counts from the position's beginning: so must the counter.
-        if nft is None or not nft.life.is_known or nft.life.shift0 or nft.life.shift1:
+        if nft is None or nft.ring is None or not self._can_seed(nft):
             return
-        until = self._evaluated_at if nft.ring is None or nft.ring.is_empty() else nft.ring.oldest
-        ring = Ring()
+        self._unseeded.pop(token_id, None)
+        ring, until, life = Ring(), nft.ring.oldest, nft.life
         for one in samples:
             if one.earned0 is not None and one.earned1 is not None and one.timestamp < until:
-                ring.add(one.timestamp, one.earned0, one.earned1, one.value_cents)
-        if ring.is_empty():
-            return
-        nft.ring = ring
-        self._unsampled.discard(token_id)
-        self._sample(nft, self._evaluated_at)
+                ring.add(one.timestamp, one.earned0 - life.shift0, one.earned1 - life.shift1, one.value_cents)
+        if not ring.is_empty():
+            nft.ring = ring
+            self._sample(nft, self._evaluated_at)
 
     # --- telling --------------------------------------------------------------------------------------
 

@@ -96,6 +96,8 @@ class Tracking:
         # Positions whose liquidity changed; those sampled since the last evaluation, before what happened to them;
         # those to be sampled for the first time; all, the next one first; time passed for them, in seconds × positions.
         self._resized: set[TokenId] = set()
+        # Those that may have been sampled by an earlier process.
+        self._unseeded: dict[TokenId, None] = {}
         self._noted: set[TokenId] = set()
         self._unsampled: set[TokenId] = set()
         self._sample_queue: OrderedDict[TokenId, None] = OrderedDict()
@@ -266,6 +268,7 @@ class Tracking:
         self._unpaid.pop(token_id, None)
         self._sample_queue.pop(token_id, None)
         self._unsampled.discard(token_id)
+        self._unseeded.pop(token_id, None)
         self._resized.discard(token_id)
         if self._staking is not None:
             self._staking.untrack(token_id)

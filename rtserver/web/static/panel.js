@@ -52,7 +52,7 @@ function rates({ aprs, poolApr }) {
     const covered = Number.isFinite(window.windowSeconds) ? `over ${duration(window.windowSeconds * 1000)}` : "";
     rows.push([WINDOW_NAMES[name] ?? name, window.APR ?? window.feeAPR ?? "—", [parts.join(", "), covered].filter(Boolean).join(" ")]);
   }
-  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["The whole pool", typeof poolApr === "object" ? poolApr["24h"]?.APR ?? poolApr["24h"] ?? "—" : poolApr, "What all liquidity in range earned: not this position’s rate"]);
+  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ?? "—", `What a position over the whole range earned in this pool, over ${duration(poolApr.windowSeconds * 1000)}: not this position’s rate`]);
   return rows.length ? box("APR", rows) : null;
 }
 

@@ -11,6 +11,7 @@ Three questions with three answers, each with what it rests on.
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
 from ...domain.diff import JsonObject, JsonValue
 from ...domain.ids import Address
@@ -19,6 +20,16 @@ from ...protocols.base import Earnings, Life, LifeEvent, Prices
 from .money import cents_of, usd_text
 
 __all__ = ["earned_cents", "earned_view", "gains_view"]
+
+# Which prices each figure is at: those of each payment's own block, or those of now.
+_BASIS: Final = {
+    "deposits": "pricesThen",
+    "withdrawals": "pricesThen",
+    "collected": "pricesThen",
+    "hodlUSD": "pricesNow",
+    "impermanentLossUSD": "pricesNow",
+    "netUSD": "pricesThen",
+}
 
 
 def earned_fees(earnings: Earnings) -> dict[Address, int] | None:
@@ -81,19 +92,18 @@ def gains_view(earnings: Earnings, life: Life | None, prices: Prices) -> JsonObj
         "deposits": _flow_view(life.deposited0, life.deposited1, flows["deposit"]),
         "withdrawals": _flow_view(life.withdrawn0, life.withdrawn1, flows["withdrawal"]),
         "collected": _flow_view(life.collected0, life.collected1, flows["collect"]),
-        "holdUSD": usd_text(hold),
+        "hodlUSD": usd_text(hold),
         "impermanentLossUSD": None if value is None or hold is None else usd_text(value - hold),
-        "impermanentLossBasis": "pricesNow",
         "netUSD": usd_text(net),
         "netIncludes": includes,
-        "netBasis": "pricesThen",
+        "basis": dict(_BASIS),
         "priceSources": _sources(life.events),
         "isWhole": life.is_whole,
     }
 
 
 def _flow_view(amount0: int, amount1: int, cents: int | None) -> JsonObject:
-    return {"amount0": str(amount0), "amount1": str(amount1), "usd": usd_text(cents), "basis": "pricesThen"}
+    return {"amount0": str(amount0), "amount1": str(amount1), "usd": usd_text(cents)}
 
 
 def _then(events: Iterable[LifeEvent], *, is_whole: bool) -> int | None:
