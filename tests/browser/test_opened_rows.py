@@ -190,7 +190,7 @@ async def test_names_from_strangers_stay_text_in_an_opened_row(page: Page) -> No
     evil = {**LINK, "symbol": EVIL}
     server = ScriptedServer(staked(1, place("7", token=evil), usd=None))
     told = {"asOf": 1, "places": [place("7", token=evil, valueUSD=None)], "usd": None}
-    pnl = {f"{EVIL}USD": "1.00"}
+    pnl = {f"{EVIL}USD": "1.00", "netUSD": EVIL, "netIncludes": [EVIL]}
     _serve(server, 1, "details", details(1, token0=evil, rewards=told, pnl=pnl, apr=EVIL, aprs={EVIL: {"APR": EVIL}}))
     server.rest["/api/v1/positions/summary"] = {
         "positions": [{"protocol": "uniswap-v3", "tokenId": "1", "apr": EVIL, "earnedAmountUSD": EVIL}], "next": None,
@@ -249,9 +249,23 @@ async def test_an_opened_row_fits_any_screen(chromium: Browser, width: int, sche
         for name, seconds in (("1h", 3600), ("24h", 86_400), ("7d", 400_000))
     }
     told = {"asOf": 1, "places": [place(str(12345678 * 10**13), valueUSD="1822.50")], "usd": "1822.50"}
-    pnl = {"depositedUSD": "2900.00", "netUSD": "150.25", "impermanentLossUSD": "-12.50"}
+    pnl = {
+        "deposits": {"amount0": "1", "amount1": "2", "usd": "2900.00", "basis": "pricesThen"},
+        "collected": {"amount0": "0", "amount1": "0", "usd": None, "basis": "pricesThen"},
+        "holdUSD": "3084.31", "netUSD": "150.25", "netIncludes": ["principal", "fees"], "impermanentLossUSD": "-12.50",
+    }  # fmt: skip
     _serve(
-        server, 1, "details", details(1, aprs=windows, poolApr="88.1%", earnedAmountUSD="50.25", rewards=told, pnl=pnl)
+        server,
+        1,
+        "details",
+        details(
+            1,
+            aprs=windows,
+            poolApr={"APR": "88.10%", "windowSeconds": 86_400, "basis": "fullRange"},
+            earnedAmountUSD="50.25",
+            rewards=told,
+            pnl=pnl,
+        ),
     )
     wave = [f"{3000 + 40 * ((index * 7919) % 13) / 13 + index / 2:.2f}" for index in range(120)]
     _serve(server, 1, "history", past(*wave, step=720))
