@@ -36,6 +36,8 @@ __all__ = ["Rest", "ServedChain"]
 
 # An owner's positions don't wait longer for its claims: these need past events, which not every node has.
 _CLAIMS_S: Final = 2.0
+# Reckoning a position takes up to 0.1 ms: blocks don't wait for more than ten.
+_RECKONED_AT_ONCE: Final = 100
 # Prices need no read of their own, so they are there at once, unless the chain stands still.
 _PRICES_S: Final = 0.5
 
@@ -231,14 +233,16 @@ class Rest:
         stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
         claimable = await self._claims(chain_id, owner, request.remote)
         overview = self._summaries.overview(stream)
-        positions, following = overview.page(stream.state, after, limit)
+        found, following = overview.page(stream.state, after, limit)
         block, age_ms = self.anchor(chain_id)
+        # Copied before anything is waited for: all of it is of this block.
+        positions = await self._with_earned(chain_id, [dict(position) for position in found])
         body = {
             "owner": checksum(owner),
             "chainId": chain_id,
             "block": block,
             "ageMs": age_ms,
-            "positions": [self._with_earned(chain_id, position) for position in positions],
+            "positions": positions,
             "next": following,
             "count": len(overview.places),
             "activeCount": overview.active,
@@ -256,9 +260,14 @@ class Rest:
         token_id = TokenId(int(str(position["tokenId"])))
         return self._earnings.earned(chain_id, str(position["protocol"]), token_id, is_brief=is_brief)
 
-    def _with_earned(self, chain_id: ChainId, position: JsonObject) -> JsonObject:
-        earned = self._earned(chain_id, position, is_brief=True)
-        return {**position, "apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
+    async def _with_earned(self, chain_id: ChainId, positions: list[JsonObject]) -> list[JsonObject]:
+        """Add to positions what they earned; of many that may be of the block after."""
+        for index, position in enumerate(positions, 1):
+            earned = self._earned(chain_id, position, is_brief=True)
+            position |= {"apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
+            if index % _RECKONED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return positions
 
     async def _claims(self, chain_id: ChainId, owner: Address, remote: str | None) -> list[JsonObject] | None:
         """Return what an owner can claim, by token, or None where that isn't known yet."""

@@ -190,7 +190,7 @@ async def test_names_from_strangers_stay_text_in_an_opened_row(page: Page) -> No
     evil = {**LINK, "symbol": EVIL}
     server = ScriptedServer(staked(1, place("7", token=evil), usd=None))
     told = {"asOf": 1, "places": [place("7", token=evil, valueUSD=None)], "usd": None}
-    pnl = {f"{EVIL}USD": "1.00"}
+    pnl = {f"{EVIL}USD": "1.00", "netUSD": EVIL, "netIncludes": [EVIL]}
     _serve(server, 1, "details", details(1, token0=evil, rewards=told, pnl=pnl, apr=EVIL, aprs={EVIL: {"APR": EVIL}}))
     server.rest["/api/v1/positions/summary"] = {
         "positions": [{"protocol": "uniswap-v3", "tokenId": "1", "apr": EVIL, "earnedAmountUSD": EVIL}], "next": None,
@@ -251,11 +251,14 @@ async def test_an_opened_row_fits_any_screen(chromium: Browser, width: int, sche
     told = {"asOf": 1, "places": [place(str(12345678 * 10**13), valueUSD="1822.50")], "usd": "1822.50"}
     pnl = {
         "deposits": {"amount0": "1", "amount1": "2", "usd": "2900.00"},
+        "collected": {"amount0": "0", "amount1": "0", "usd": None},
+        "hodlUSD": "3084.31",
         "netUSD": "150.25",
+        "netIncludes": ["principal", "fees"],
         "impermanentLossUSD": "-12.50",
         "basis": {"deposits": "pricesThen", "netUSD": "pricesThen", "impermanentLossUSD": "pricesNow"},
     }
-    pool = {"basis": "fullRange", "windowSeconds": 88_000, "APR": "88.1%"}
+    pool = {"basis": "fullRange", "windowSeconds": 88_000, "APR": "88.10%"}
     _serve(server, 1, "details", details(1, aprs=windows, poolApr=pool, earnedAmountUSD="50.25", rewards=told, pnl=pnl))
     wave = [f"{3000 + 40 * ((index * 7919) % 13) / 13 + index / 2:.2f}" for index in range(120)]
     _serve(server, 1, "history", past(*wave, step=720))
@@ -264,7 +267,7 @@ async def test_an_opened_row_fits_any_screen(chromium: Browser, width: int, sche
     await _open(page, server)
     await _row(page, 1).get_by_test_id("position-toggle").click()
     facts = page.get_by_test_id("facts")
-    for text in ("Rewards", "Over the whole range", "88.1%", "Deposits", "$2,900.00", "Impermanent loss"):
+    for text in ("Rewards", "Over the whole range", "88.10%", "Deposits", "$2,900.00", "Impermanent loss"):
         await expect(facts).to_contain_text(text)
     await expect(page.get_by_test_id("chart-said")).to_contain_text("$")
     await expect(_row(page, 2).get_by_test_id("position-earned")).to_be_visible()

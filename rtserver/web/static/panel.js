@@ -12,14 +12,11 @@ const POINTS = 200;
 const WINDOW_NAMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
 const NOT_KEPT = "This server keeps no history of positions.";
 const TOO_SHORT = "Not enough of its past is known yet for a chart.";
-const PNL_NAMES = {
-  depositedUSD: "Deposited", withdrawnUSD: "Withdrawn", collectedUSD: "Collected", valueUSD: "Value now", hodlUSD: "Value if held",
-  impermanentLossUSD: "Impermanent loss", netUSD: "Net", pnlUSD: "Profit and loss", feesUSD: "Fees", rewardsUSD: "Rewards",
-};
+const NOW = "at the prices of now";
+const THEN = "each payment at the prices of its own block";
 
 const money = (text) => usd(cents(text));
 const amount = (raw, token) => `${units(raw, token?.decimals)} ${symbol(token?.symbol)}`;
-const sentence = (name) => name.replace(/USD$/, "").replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^./, (letter) => letter.toUpperCase());
 
 function clock(seconds, span) {
   const options = span > 2 * 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" };
@@ -52,7 +49,7 @@ function rates({ aprs, poolApr }) {
     const covered = Number.isFinite(window.windowSeconds) ? `over ${duration(window.windowSeconds * 1000)}` : "";
     rows.push([WINDOW_NAMES[name] ?? name, window.APR ?? window.feeAPR ?? "—", [parts.join(", "), covered].filter(Boolean).join(" ")]);
   }
-  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ?? "—", `What a position over the whole range earned in this pool, over ${duration(poolApr.windowSeconds * 1000)}: not this position’s rate`]);
+  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ?? "—", `What a position over the whole range earned in this pool${Number.isFinite(poolApr.windowSeconds) ? ` over ${duration(poolApr.windowSeconds * 1000)}` : ""}: not this position’s rate`]);
   return rows.length ? box("APR", rows) : null;
 }
 
@@ -77,13 +74,16 @@ function fees({ fees: told, token0, token1, feesUSD }) {
 }
 
 function made({ pnl, earnedAmountUSD }) {
-  const rows = [];
-  if (earnedAmountUSD) rows.push(["Earned over life", money(earnedAmountUSD), "Fees and rewards, collected or not"]);
-  for (const [name, told] of Object.entries(pnl ?? {})) {
-    const [text, basis] = told !== null && typeof told === "object" ? [told.usd ?? told.value, told.basis] : [told, null];
-    if (!/USD$/.test(name) && told?.usd === undefined) continue;
-    if (text !== null && text !== undefined) rows.push([PNL_NAMES[name] ?? sentence(name), money(text), basis ?? pnl.basis?.[name] ?? ""]);
-  }
+  const told = [
+    ["Earned over life", earnedAmountUSD, `Fees and rewards, collected or not, ${NOW}`],
+    ["Deposited", pnl?.deposits?.usd, THEN],
+    ["Withdrawn", pnl?.withdrawals?.usd, THEN],
+    ["Collected", pnl?.collected?.usd, THEN],
+    ["Worth if just held", pnl?.hodlUSD, `What was deposited and not withdrawn, ${NOW}`],
+    ["Impermanent loss", pnl?.impermanentLossUSD, `Against having held the tokens, ${NOW}`],
+    ["Net", pnl?.netUSD, `With ${(pnl?.netIncludes ?? []).join(", ")}; ${THEN}; without gas`],
+  ];
+  const rows = told.filter(([, text]) => text !== null && text !== undefined).map(([name, text, why]) => [name, money(text), why]);
   return rows.length ? box("Since it was opened", rows) : null;
 }
 
