@@ -58,7 +58,6 @@ def main() -> int:
     _tell(orjson.dumps(account.as_json(), option=orjson.OPT_INDENT_2).decode())
     _tell(spark([kib for _, kib in account.memory.points]))
     last = arguments.first + account.rounds - 1
-    _tell(
-        f"replay: python -m tests.chain.soak {account.seed} --first {arguments.first} --last {last} --minutes {arguments.minutes}"
-    )
+    which = f"--first {arguments.first} --last {last} --minutes {arguments.minutes}"
+    _tell(f"replay: python -m tests.chain.soak {account.seed} {which}")
     return 1 if account.differences else 0

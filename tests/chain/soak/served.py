@@ -31,6 +31,8 @@ _STORE_EVERY_S: Final = 0.3
 # What an orderly end may take, and a store that somebody else holds on to.
 _END_S: Final = 8.0
 _START_S: Final = 20.0
+# Two at a time, on a machine that may have more to do.
+_READY_S: Final = 90.0
 _POLL_S: Final = 0.05
 _LOCK_TRIES: Final = 50
 # What the server says of itself that nobody should have to read.
@@ -143,7 +145,7 @@ class SoakServer:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as self._http:
             assert self._child is not None, "start it first"
             try:
-                await await_ready(self._child, self.url)
+                await await_ready(self._child, self.url, timeout_s=_READY_S)
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(client.run(), name=client.name) for client in self.clients]
                     try:
