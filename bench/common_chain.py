@@ -23,7 +23,7 @@ from rtserver.protocols.uniswap_v3.deployments import POOL_INIT_CODE_HASH
 from rtserver.protocols.uniswap_v3.events import SWAP
 from rtserver.protocols.uniswap_v3.reads import core_key
 
-__all__ = ["FACTORY", "MANAGER", "STABLES", "InMemoryChain", "MemoryNft", "MemoryPool", "MemoryRange"]
+__all__ = ["FACTORY", "MANAGER", "STABLES", "WETH", "InMemoryChain", "MemoryNft", "MemoryPool", "MemoryRange"]
 
 FACTORY: Final = Address("0x" + "fac7" * 10)
 MANAGER: Final = Address("0x" + "3a9a" * 10)
@@ -54,6 +54,7 @@ def _address(seed: str) -> Address:
 
 
 _ADDRESS_OF: Final = {symbol: _address(f"token {symbol}") for symbol in _TOKENS}
+WETH: Final = _ADDRESS_OF["WETH"]
 STABLES: Final = tuple(_ADDRESS_OF[symbol] for symbol in ("USDC", "USDT", "DAI"))
 
 

@@ -42,7 +42,7 @@ from rtserver.protocols.base import Book
 from rtserver.protocols.channels import Channel, OwnerChannel, PositionChannel
 from rtserver.protocols.registry import adapters
 from rtserver.wire.messages import Block, Snapshot, decode_server
-from rtserver.worth.aggregator import Aggregator
+from rtserver.worth.aggregator import Aggregator, PricePolicy
 
 __all__ = ["Row", "World", "main", "measure"]
 
@@ -112,11 +112,13 @@ class Row:
 class World:
     """The real book, engine and hub on a chain in memory, with every channel open."""
 
-    def __init__(self, chain: InMemoryChain, channels: Sequence[Channel], per_client: int) -> None:
+    def __init__(
+        self, chain: InMemoryChain, channels: Sequence[Channel], per_client: int, policy: PricePolicy | None = None
+    ) -> None:
         self.chain = chain
         self.metrics = Metrics()
         self.book: Book = adapters()[_KIND].build(_CHAIN, FACTORY, MANAGER, None, STABLES)
-        self.pricer = Aggregator(_CHAIN, stablecoins=STABLES, clock=time.time)
+        self.pricer = Aggregator(_CHAIN, stablecoins=STABLES, clock=time.time, policy=policy)
         self.core = EngineCore(_CHAIN, {_KIND: self.book}, self.pricer)
         self.hub = Hub(self.core, Limits(channels=len(channels)), self.metrics)
         self.outlets: list[MemoryOutlet] = []
