@@ -48,6 +48,9 @@ staker = "{to_checksum_address(deployment.staker)}"
 [store]
 {kept}
 
+[history]
+every_s = 10
+
 [dashboard]
 owners = [{shown}]
 """

@@ -5,14 +5,14 @@
 
 export const WIDTH = 1000;
 export const HEIGHT = 100;
-const MARGIN = 6; // above and below, so that the line's own width stays inside
+const MARGIN = 14; // above and below the line, for the numbers at its highest and lowest
 const GAP = 2.5; // so many steps without a point are a gap, not a slope
 
 const number = (text) => (text === null || text === undefined ? null : Number(text));
 
 /**
- * `{line, area, from, until, low, high, last, at}`, or null where there is nothing to draw. `at(share)` is the point
- * nearest to a share of the width, with its `x` and `y`.
+ * `{line, area, from, until, low, high, last, at}`, or null where there is nothing to draw. `low` and `high` are the
+ * places of the extremes, `at(share)` that nearest to a share of the width: each `{point, value, x, y, time}`.
  */
 export function shape(points, name, resolution) {
   const known = points.map((point) => ({ point, time: point.timestamp, value: number(point[name]) })).filter(({ value }) => Number.isFinite(value));
@@ -40,8 +40,8 @@ export function shape(points, name, resolution) {
     area: runs.filter((run) => run.length > 1).map((run) => `${trace(run)}V${HEIGHT}H${run[0].x.toFixed(1)}Z`).join(""),
     from,
     until,
-    low,
-    high,
+    low: places.find(({ value }) => value === low),
+    high: places.find(({ value }) => value === high),
     last: places.at(-1),
     at: (share) => places.reduce((best, place) => (Math.abs(place.x - share * WIDTH) < Math.abs(best.x - share * WIDTH) ? place : best)),
   };

@@ -44,10 +44,11 @@ function box(title, rows) {
 function rates({ aprs, poolApr }) {
   const rows = [];
   for (const [name, window] of Object.entries(aprs ?? {})) {
-    if (window === null || typeof window !== "object") continue;
-    const parts = [["fees", window.feeAPR], ["rewards", window.rewardAPR]].filter(([, rate]) => rate !== null && rate !== undefined).map(([what, rate]) => `${what} ${rate}`);
+    const rate = window?.APR ?? window?.feeAPR;
+    if (rate === null || rate === undefined) continue; // too little of its time is known yet
+    const parts = [["fees", window.feeAPR], ["rewards", window.rewardAPR]].filter(([, part]) => part !== null && part !== undefined).map(([what, part]) => `${what} ${part}`);
     const covered = Number.isFinite(window.windowSeconds) ? `over ${duration(window.windowSeconds * 1000)}` : "";
-    rows.push([WINDOW_NAMES[name] ?? name, window.APR ?? window.feeAPR ?? "—", [parts.join(", "), covered].filter(Boolean).join(" ")]);
+    rows.push([WINDOW_NAMES[name] ?? name, rate, [parts.join(", "), covered].filter(Boolean).join(" ")]);
   }
   if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ?? "—", `What a position over the whole range earned in this pool${Number.isFinite(poolApr.windowSeconds) ? ` over ${duration(poolApr.windowSeconds * 1000)}` : ""}: not this position’s rate`]);
   return rows.length ? box("APR", rows) : null;
@@ -198,9 +199,10 @@ export class Panel {
     line.setAttribute("d", found.line);
     area.setAttribute("d", found.area);
     const name = metric.value;
-    const by = (pick) => points.reduce((best, point) => (point[name] !== null && (best === null || pick(Number(point[name]), Number(best))) ? point[name] : best), null);
-    setText(high, this.#said(by((a, b) => a > b)));
-    setText(low, this.#said(by((a, b) => a < b)));
+    setText(high, this.#said(found.high.point[name]));
+    setText(low, this.#said(found.low.point[name]));
+    high.style.bottom = `${100 - found.high.y}%`;
+    low.style.top = `${found.low.y}%`;
     setText(from, clock(found.from, found.until - found.from));
     setText(until, clock(found.until, found.until - found.from));
     strip.replaceChildren(
