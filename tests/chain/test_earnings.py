@@ -145,6 +145,58 @@ async def test_reorgs_leave_nothing_of_what_was_earned_in_blocks_that_left(lab: 
             await assert_earned(world, staker)
 
 
+async def test_who_unstakes_together_is_credited_apart(lab: Lab) -> None:
+    """Of one incentive in one block, seen or found out later; also by who had stakes in it twice."""
+    await lab.mine()
+    staker = Staker(lab)
+    incentive = staker.incentives[0]
+    pool = next(pool for pool in lab.pools if pool.address == incentive.pool)
+    tick = pool.align(lab.pool_state(pool).tick)
+    owners = lab.owners[:3]
+    ids = []
+    for index, owner in enumerate(owners):
+        width = pool.align(1_000 * (index + 1))
+        ids.append(await lab.mint_now(owner, pool, tick - width, tick + width))
+    for owner, token_id in zip(owners, ids, strict=True):
+        await staker.deposit(owner, token_id, incentive)
+    await lab.mine(timestamp=lab.head.timestamp + 10)
+    async with open_world(lab, staking=True) as world:
+        await world.open_owners(owners[:2])
+        await lab.swap(pool, True, pool.token0.raw_of_usd(300_000))
+        await lab.mine(timestamp=lab.head.timestamp + 500)
+        await world.settled()
+        await staker.unstake(owners[0], ids[0], incentive)
+        await staker.unstake(owners[1], ids[1], incentive)
+        await lab.swap(pool, False, pool.token1.raw_of_usd(200_000))
+        await staker.unstake(owners[2], ids[2], incentive)
+        await lab.mine(timestamp=lab.head.timestamp + 500)
+        await world.settled()
+        await world.open_owners(owners[2:])
+        await assert_credited(world, staker, dict(zip(ids, owners, strict=True)))
+        # A second stake of one of them, unstaked alone: by what the block itself tells.
+        await staker.stake(owners[0], ids[0], incentive)
+        await lab.mine(timestamp=lab.head.timestamp + 50)
+        await world.settled()
+        await staker.unstake(owners[0], ids[0], incentive)
+        await lab.mine(timestamp=lab.head.timestamp + 700)
+        await world.settled()
+        await assert_credited(world, staker, dict(zip(ids, owners, strict=True)))
+    async with open_world(lab, staking=True) as later:
+        await later.open_owners(owners)
+        await assert_credited(later, staker, dict(zip(ids, owners, strict=True)))
+
+
+async def assert_credited(world: World, staker: Staker, owners: dict[int, str]) -> None:
+    """Each owner has one position: what the staker owes it is what that position was credited."""
+    await world.remembered()
+    token = staker.incentives[0].reward_token
+    for token_id, sample in samples_of(world).items():
+        if token_id in owners:
+            answer = await world.batch([staker.call("rewards", token, owners[token_id], block=world.keeper.head)])
+            assert sample.rewards == {token.lower(): int(answer[0], 16)}, token_id
+            assert int(answer[0], 16) > 0
+
+
 async def test_a_window_is_what_a_collect_pays_over_it(lab: Lab) -> None:
     await lab.mine()
     owner = lab.owners[0]

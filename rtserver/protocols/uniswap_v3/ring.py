@@ -4,6 +4,7 @@ Counters only ever count on, and a value is kept as its sum over time, so a samp
 where a window may begin: what was earned, and the mean value, are right for whatever window is left.
 """
 
+from bisect import bisect_right
 from typing import Final
 
 from ..earning import WINDOWS_S, PoolWindow, Window
@@ -77,7 +78,7 @@ class _Records:
         count = len(self)
         if not count:
             return None
-        return next((index for index in range(count - 1, 0, -1) if now - self.time(index) >= length_s), 0)
+        return max(bisect_right(range(count), now - length_s, key=self.time) - 1, 0)
 
 
 class Ring(_Records):

@@ -73,6 +73,7 @@ class Credits:
         self._unstakes: dict[TokenId, dict[_Place, _Unstake]] = {}
         # All unstakes of blocks that were seen, also of positions that nobody asks for: they share the sums.
         self._groups: dict[_Group, dict[int, _Unstake]] = {}
+        self._blocks: dict[BlockHash, set[IncentiveId]] = {}
         self._open: dict[_Group, None] = {}
         self._waiting: set[_Group] = set()
         self._reads: dict[_Group, _Reads] = {}
@@ -96,8 +97,12 @@ class Credits:
         self._tracked.discard(token_id)
         self._known.discard(token_id)
         self._kept_facts.pop(token_id, None)
-        if self._unstakes.pop(token_id, None):
+        for unstake in self._unstakes.pop(token_id, {}).values():
             self._unkept.add(token_id)
+            group = unstake.block_hash, unstake.incentive
+            members = self._groups.get(group)
+            if members is not None and not any(one.token_id in self._tracked for one in members.values()):
+                self._discard(group)
 
     def unknow(self) -> None:
         """Nothing that was told of the past is true any more."""
@@ -105,6 +110,7 @@ class Credits:
         for token_id in self._tracked:
             self._forget(token_id, self._unstakes.get(token_id, {}).values())
         self._groups.clear()
+        self._blocks.clear()
         self._open.clear()
         self._waiting.clear()
         self._reads.clear()
@@ -152,6 +158,7 @@ class Credits:
         token_id, incentive = TokenId(int(log.topics[1], 16)), log.topics[2].lower()
         place, group = (log.block_hash, log.index), (log.block_hash, incentive)
         members = self._groups.setdefault(group, {})
+        self._blocks.setdefault(log.block_hash, set()).add(incentive)
         unstake = members.get(log.index)
         if unstake is None:
             unstake = members[log.index] = _Unstake(token_id, log.block_hash, log.index, incentive)
@@ -166,20 +173,33 @@ class Credits:
 
     def drop(self, block_hashes: Collection[BlockHash]) -> None:
         """Take back the unstakes of blocks that left the chain."""
-        for group in [group for group in self._groups if group[0] in block_hashes]:
-            for unstake in self._groups.pop(group).values():
-                self._forget(unstake.token_id, [unstake])
-            self._open.pop(group, None)
-            self._waiting.discard(group)
-            self._reads.pop(group, None)
+        for block_hash in block_hashes:
+            for incentive in self._blocks.pop(block_hash, ()):
+                group = block_hash, incentive
+                for unstake in self._groups.pop(group).values():
+                    self._forget(unstake.token_id, [unstake])
+                self._leave(group)
 
     def forget(self, block_hash: BlockHash) -> None:
         """Let go of what only others' amounts could need: the block is too deep to be undone."""
-        for group in [group for group in self._groups if group[0] == block_hash]:
-            if group not in self._open and not any(
-                one.token_id in self._tracked for one in self._groups[group].values()
-            ):
-                del self._groups[group]
+        for incentive in list(self._blocks.get(block_hash, ())):
+            group = block_hash, incentive
+            if group not in self._open and group not in self._waiting:
+                self._discard(group)
+
+    def _discard(self, group: _Group) -> None:
+        """Forget who shared an incentive's sums in a block; the amounts that are known stay known."""
+        del self._groups[group]
+        incentives = self._blocks[group[0]]
+        incentives.discard(group[1])
+        if not incentives:
+            del self._blocks[group[0]]
+        self._leave(group)
+
+    def _leave(self, group: _Group) -> None:
+        self._open.pop(group, None)
+        self._waiting.discard(group)
+        self._reads.pop(group, None)
 
     def _forget(self, token_id: TokenId, unstakes: Iterable[_Unstake]) -> None:
         mine = self._unstakes.get(token_id, {})
