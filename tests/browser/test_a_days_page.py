@@ -53,7 +53,7 @@ async def test_a_day_of_trades_and_a_stake(page: Page, lab: Lab, tmp_path: Path)
         line = await page.locator(".line").get_attribute("d") or ""
         assert len(re.findall("[ML]", line)) > 20
         facts = page.get_by_test_id("facts")
-        for text in ("24 hours", "The whole pool", "Earned over life", "Worth if just held", "Uncollected fees", "UNI"):
+        for text in ("24 hours", "Over the whole range", "Earned over life", "Worth if just held", "UNI"):
             await expect(facts).to_contain_text(text)
         await page.get_by_role("button", name="7 d").click()
         await expect(page.locator("[aria-pressed=true][value='7d']")).to_be_visible()

@@ -267,7 +267,7 @@ async def test_an_opened_row_fits_any_screen(chromium: Browser, width: int, sche
     await _open(page, server)
     await _row(page, 1).get_by_test_id("position-toggle").click()
     facts = page.get_by_test_id("facts")
-    for text in ("Rewards", "Over the whole range", "88.10%", "Deposits", "$2,900.00", "Impermanent loss"):
+    for text in ("Rewards", "Over the whole range", "88.10%", "Deposited", "$2,900.00", "Impermanent loss"):
         await expect(facts).to_contain_text(text)
     await expect(page.get_by_test_id("chart-said")).to_contain_text("$")
     await expect(_row(page, 2).get_by_test_id("position-earned")).to_be_visible()

@@ -85,7 +85,7 @@ async def test_nine_thousand_positions_of_one_owner(lab: Lab) -> None:
         await lab.swap(pool, True, 10**17)
         await lab.mine()
         await world.settled()
-        assert sum(proxy.methods.values()) <= 2
+        assert proxy.methods["eth_call"] <= 1  # besides, what happened to each of them is still being asked for
         await assert_sample()
         world.runner.unwant(owner_channel(owner))
         await lab.mine()
