@@ -87,6 +87,15 @@ async def _mint(lab: Lab, owner: str, incentive: Incentive, *, width: int = 2_00
     return await lab.mint_now(owner, pool, tick - pool.align(width), tick + pool.align(width))
 
 
+async def _one_staked(lab: Lab) -> tuple[Staker, Incentive, int]:
+    """Return the staker, its first incentive, and a position of the first owner that is staked there."""
+    staker, incentive = await _pool_with_time(lab)
+    token_id = await _mint(lab, lab.owners[0], incentive)
+    await staker.deposit(lab.owners[0], token_id, incentive)
+    await lab.mine()
+    return staker, incentive, token_id
+
+
 async def test_a_deposit_belongs_to_its_depositor_staked_or_not(lab: Lab) -> None:
     first, second, third = lab.owners[:3]
     staker, incentive = await _pool_with_time(lab)
@@ -152,10 +161,7 @@ async def test_stake_and_unstake_in_one_block_and_all_at_once(lab: Lab) -> None:
 
 async def test_claims_move_with_what_is_claimed_for_whomever(lab: Lab) -> None:
     owner, friend = lab.owners[:2]
-    staker, incentive = await _pool_with_time(lab)
-    token_id = await _mint(lab, owner, incentive)
-    await staker.deposit(owner, token_id, incentive)
-    await lab.mine()
+    staker, incentive, token_id = await _one_staked(lab)
     async with open_world(lab, staking=True) as world:
         await world.open(rewards_channel(owner), rewards_channel(friend))
         claims = world.keeper.states[rewards_channel(owner).name]
@@ -213,10 +219,7 @@ async def test_rewards_at_the_end_of_an_incentive_and_after_it(lab: Lab) -> None
 async def test_an_observation_at_every_index(lab: Lab) -> None:
     """A pool keeps one observation until someone pays for more; then each block that moves the tick writes the next."""
     owner = lab.owners[0]
-    staker, incentive = await _pool_with_time(lab)
-    token_id = await _mint(lab, owner, incentive)
-    await staker.deposit(owner, token_id, incentive)
-    await lab.mine()
+    staker, incentive, _ = await _one_staked(lab)
     pool = next(pool for pool in lab.pools if pool.address == incentive.pool)
     async with (
         CountingProxy(lab.node.http_url).running() as proxy,
@@ -242,11 +245,7 @@ async def test_an_observation_at_every_index(lab: Lab) -> None:
 
 
 async def test_rewards_cost_no_calls_and_come_at_their_pace(lab: Lab) -> None:
-    owner = lab.owners[0]
-    staker, incentive = await _pool_with_time(lab)
-    token_id = await _mint(lab, owner, incentive)
-    await staker.deposit(owner, token_id, incentive)
-    await lab.mine()
+    staker, incentive, token_id = await _one_staked(lab)
     async with (
         CountingProxy(lab.node.http_url).running() as proxy,
         open_world(lab, http=proxy.url, staking=True, rewards_every_s=10) as world,
