@@ -135,7 +135,7 @@ def build_history(
     recorder.seeding = Seeding(
         name=chain.name,
         books=chain.books,
-        past=Past(records, chain.chain_id, chain.identities),
+        past=Past(records, chain.chain_id, chain.identities, backlog),
         is_proved=lambda: recorder.writer.is_proved,
         head=lambda: recorder.head,
     )

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias
 from ..domain.diff import JsonObject
 from ..domain.errors import ClientError, PermanentError, RetryableError
 from ..domain.ids import ChainId, TokenId
-from ..protocols.earning import PastSample
+from ..protocols.earning import WINDOWS_S, PastSample
 from ..store.records import Bucket
 from .backlog import Backlog
 from .recorder import Recorder
@@ -20,7 +20,7 @@ from .seeding import Seeding
 from .windows import Window, bucket_of, points_of, share_text
 from .writer import Writer
 
-__all__ = ["ChainHistory", "Histories", "Past", "Shelf"]
+__all__ = ["ChainHistory", "Histories", "Past", "Shelf", "parts_until"]
 
 # A deployment: chain, protocol, and what tells it from others.
 Place: TypeAlias = tuple[ChainId, str, str]
@@ -31,6 +31,8 @@ _AT_ONCE: Final = 4
 _WAITING: Final = 100
 _READ_S: Final = 5.0
 _RETRY_MS: Final = 2000
+# Records that a window of each length begins with one of: a week of minutes would be 3,000 of each position.
+_STEPS: Final = (12, 24, 28)
 # Higher than any block.
 _ALL: Final = (1 << 63) - 1
 
@@ -43,8 +45,10 @@ class Shelf(Protocol):
     ) -> list[Bucket]:
         """Return the last record of each part of a window, after the last one before the window."""
 
-    async def samples(self, place: Place, token_ids: Sequence[TokenId], since: int) -> dict[TokenId, list[PastSample]]:
-        """Return what is kept of some positions since a time, oldest first."""
+    async def samples(
+        self, place: Place, token_ids: Sequence[TokenId], parts: Sequence[tuple[int, int, int]], below: int
+    ) -> dict[TokenId, list[PastSample]]:
+        """Return the first record of some positions in each step of some parts of time, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +145,34 @@ class Past:
         shelf: Where records are.
         chain_id: The chain.
         identities: What tells its deployments from others, by protocol.
+        backlog: What has still to be taken back of what is there.
     """
 
-    def __init__(self, shelf: Shelf, chain_id: ChainId, identities: Mapping[str, str]) -> None:
+    def __init__(self, shelf: Shelf, chain_id: ChainId, identities: Mapping[str, str], backlog: Backlog) -> None:
         self._shelf = shelf
         self._chain_id = chain_id
         self._identities = identities
+        self._backlog = backlog
 
     async def samples(
-        self, protocol: str, token_ids: Sequence[TokenId], since: int
+        self, protocol: str, token_ids: Sequence[TokenId], now: int
     ) -> Mapping[TokenId, list[PastSample]]:
-        """Return what is kept of some positions since a time in seconds, oldest first.
+        """Return what is kept of some positions, oldest first: the denser the nearer to `now`, as windows need it.
 
         Raises:
             RetryableError, PermanentError: The database can't be read.
         """
         place = self._chain_id, protocol, self._identities[protocol]
-        return await self._shelf.samples(place, token_ids, since)
+        reach = self._backlog.reach
+        return await self._shelf.samples(place, token_ids, parts_until(now), _ALL if reach is None else reach + 1)
+
+
+def parts_until(now: int) -> list[tuple[int, int, int]]:
+    """Return the parts of time (after, until, step in seconds) of which one record a step is worth having."""
+    parts, until = [], now
+    for length_s, count in zip(WINDOWS_S, _STEPS, strict=True):
+        step = length_s // count
+        # One more, so that there is one that is old enough for the window.
+        parts.append((now - length_s - step, until, step))
+        until = now - length_s - step
+    return parts

@@ -31,8 +31,6 @@ __all__ = ["HistoryStore"]
 _ROWS: Final = 400
 # Rows that one step rolls up: some ten milliseconds for which other writers of an SQLite file wait.
 _STEP: Final = 4000
-# Positions a query: SQLite takes some 30,000 parameters, PostgreSQL 32,767.
-_TOKENS: Final = 1000
 
 # From fine to coarse, with the length of a bucket in seconds.
 _LEVELS: Final[tuple[tuple[Table, int], ...]] = ((minute_records, 1), (hour_records, 3_600), (day_records, 86_400))
@@ -271,9 +269,19 @@ class HistoryStore:
         return joined(sorted(found, key=lambda bucket: (bucket.at, bucket.block)))
 
     async def samples(
-        self, place: tuple[ChainId, str, str], token_ids: Sequence[TokenId], since: int
+        self,
+        place: tuple[ChainId, str, str],
+        token_ids: Sequence[TokenId],
+        parts: Sequence[tuple[int, int, int]],
+        below: int,
     ) -> dict[TokenId, list[PastSample]]:
-        """Return what is kept of some positions since a time, oldest first, at whatever resolution there is.
+        """Return the first record of some positions in each step of some parts of time, oldest first.
+
+        Args:
+            place: Chain, protocol and the deployment's identity.
+            token_ids: The positions, at most some hundred.
+            parts: (after, until, step), in seconds; apart from each other.
+            below: Only records of blocks under this.
 
         Raises:
             StoreError, Foreign: The database can't be read.
@@ -283,21 +291,16 @@ class HistoryStore:
             source = await self._source(connection, place)
             if source is None:
                 return found
-            for first in range(0, len(token_ids), _TOKENS):
-                tokens = [str(token_id) for token_id in token_ids[first : first + _TOKENS]]
-                queries = [
-                    select(table.c.token_id, table.c.at, table.c.block, table.c.earned0, table.c.earned1,
-                           table.c.value_cents)
-                    .where(table.c.source == source, table.c.token_id.in_(tokens), table.c.at >= since)
-                    for table, _ in _LEVELS
-                ]  # fmt: skip
-                for row in sorted(await connection.execute(union_all(*queries)), key=lambda row: (row.at, row.block)):
-                    found.setdefault(TokenId(int(row.token_id)), []).append(
-                        PastSample(
-                            timestamp=row.at, earned0=_int(row.earned0), earned1=_int(row.earned1),
-                            value_cents=_int(row.value_cents),
-                        )
-                    )  # fmt: skip
+            tokens = [str(token_id) for token_id in token_ids]
+            queries = [_firsts(*level, source, tokens, part, below) for level in _LEVELS for part in parts]
+            rows = (await connection.execute(union_all(*queries))).all()
+        for row in sorted(rows, key=lambda row: (row.at, row.block)):
+            found.setdefault(TokenId(int(row.token_id)), []).append(
+                PastSample(
+                    timestamp=row.at, earned0=_int(row.earned0), earned1=_int(row.earned1),
+                    value_cents=_int(row.value_cents),
+                )
+            )  # fmt: skip
         return found
 
     async def _source(self, connection: AsyncConnection, place: tuple[ChainId, str, str]) -> int | None:
@@ -401,6 +404,33 @@ def _parts(
         .join(grouped, and_(table.c.at == grouped.c.at, table.c.block == grouped.c.block))
         .where(*here)
     )
+
+
+def _firsts(
+    table: Table, length: int, source: int, tokens: Sequence[str], part: tuple[int, int, int], below: int
+) -> Select[Any]:
+    """Return the query for the first record of positions in each step of a part of time at one level."""
+    after, until, step = part
+    here = [
+        table.c.source == source,
+        table.c.token_id.in_(tokens),
+        table.c.at.between(after + 1, until),
+        table.c.block < below,
+    ]
+    if length > 1:
+        here.append(table.c.bucket.between((after + 1) // length, until // length))
+    slot: ColumnElement[int] = (table.c.at - literal(after + 1, literal_execute=True)) // literal(
+        step, literal_execute=True
+    )
+    grouped = (
+        select(table.c.token_id, func.min(table.c.at).label("at"), func.min(table.c.block).label("block"))
+        .where(*here)
+        .group_by(table.c.token_id, slot)
+        .subquery()
+    )
+    columns = (table.c.token_id, table.c.at, table.c.block, table.c.earned0, table.c.earned1, table.c.value_cents)
+    is_first = (table.c.token_id == grouped.c.token_id, table.c.at == grouped.c.at, table.c.block == grouped.c.block)
+    return select(*columns).join(grouped, and_(*is_first)).where(*here)
 
 
 def _before(table: Table, length: int, source: int, token: str, start: int, below: int) -> Select[Any]:

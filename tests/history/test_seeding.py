@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rtserver.domain.chain import Header
 from rtserver.domain.errors import RetryableError
 from rtserver.domain.ids import BlockHash, TokenId
+from rtserver.history.reading import parts_until
 from rtserver.history.seeding import Seeding
 from rtserver.protocols.earning import PastSample
 
@@ -28,7 +29,7 @@ class Past:
         self.gate.set()
 
     async def samples(
-        self, protocol: str, token_ids: Sequence[TokenId], since: int
+        self, protocol: str, token_ids: Sequence[TokenId], now: int
     ) -> Mapping[TokenId, list[PastSample]]:
         self.asked.append(list(token_ids))
         self.news.set()
@@ -58,11 +59,11 @@ class Scene:
 
 async def test_positions_are_seeded_a_few_at_a_time() -> None:
     scene = Scene()
-    scene.book.new = [TokenId(token_id) for token_id in range(25)]
+    scene.book.new = [TokenId(token_id) for token_id in range(65)]
     async with asyncio.TaskGroup() as group:
         task = group.create_task(scene.seeding.run())
         await scene.turn()
-        assert [len(ids) for ids in scene.past.asked] == [10, 10, 5]
+        assert [len(ids) for ids in scene.past.asked] == [30, 30, 5]
         assert (scene.book.seeds[TokenId(3)], scene.book.seeds[TokenId(4)]) == ([ROW], [])
         await scene.turn()
         assert len(scene.past.asked) == 3
@@ -101,3 +102,10 @@ async def test_a_database_that_fails_is_left_alone_for_a_while() -> None:
         assert len(scene.past.asked) == 1
         assert scene.book.seeds == {}
         task.cancel()
+
+
+def test_parts_touch_and_reach_over_each_window() -> None:
+    hour, day, week = parts_until(10_000_000)
+    assert (hour[1], day[1], week[1]) == (10_000_000, hour[0], day[0])
+    assert [10_000_000 - part[0] - part[2] for part in (hour, day, week)] == [3600, 86_400, 604_800]
+    assert sum((until - after) // step for after, until, step in (hour, day, week)) < 70

@@ -190,11 +190,13 @@ async def test_one_process_writes_a_chain(make: Callable[[], HistoryStore], hist
 
 
 async def test_samples_for_the_windows_of_a_new_process(history: HistoryStore) -> None:
+    """The first of each step, at each level; of what is on the chain."""
     await history.write(CHAIN, None, [record(n, n * 600, token_id=t) for n in range(1, 20) for t in (7, 8, 9)])
     await rolled(history, minutes_until=7000)
-    found = await history.samples(PLACE, [TokenId(7), TokenId(9), TokenId(10)], since=1300)
+    parts = [(9000, 11_400, 600), (1000, 9000, 1800)]
+    found = await history.samples(PLACE, [TokenId(7), TokenId(9), TokenId(10)], parts, below=19)
     assert found.keys() == {7, 9}
     assert [(one.timestamp, one.earned0, one.earned1, one.value_cents) for one in found[TokenId(7)]] == [
-        (n * 600, n, None, n) for n in (5, 11, *range(12, 20))
+        (n * 600, n, None, n) for n in (5, 11, 12, 14, 16, 17, 18)
     ]
-    assert await history.samples((CHAIN, "other", HERE), [TokenId(7)], since=0) == {}
+    assert await history.samples((CHAIN, "other", HERE), [TokenId(7)], parts, below=19) == {}
