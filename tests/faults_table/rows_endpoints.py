@@ -33,7 +33,8 @@ _CAP = 5
 
 
 async def _preferred(stage: Stage) -> FaultProxy:
-    """Return the endpoint that reads go to at the moment."""
+    """Return the endpoint that reads go to, once none rests from an earlier turn."""
+    await stage.rested()
     for proxy in stage.proxies:
         proxy.reset_counts()
     await stage.each(1)
@@ -43,7 +44,7 @@ async def _preferred(stage: Stage) -> FaultProxy:
 async def _busy(stage: Stage) -> Outcome:
     preferred = await _preferred(stage)
     stage.begin()
-    rule = preferred.add(busy(60), via="http")
+    rule = preferred.add(busy(20), via="http")
     await stage.each(2)
     hits = rule.hits
     outcome = await stage.each(4)

@@ -212,6 +212,12 @@ class Stage:
             while (await self._chain()).get("subscriptions") != len(self.proxies):
                 await asyncio.sleep(0.02)
 
+    async def rested(self) -> None:
+        """Wait until no endpoint is left alone for having been too busy."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while any(endpoint["restsMs"] for endpoint in (await self._chain())["endpoints"]):
+                await asyncio.sleep(0.05)
+
     async def _chain(self) -> dict[str, Any]:
         """Return what the server reports of the chain; nothing while it doesn't answer."""
         try:
