@@ -376,34 +376,25 @@ def _parts(
     slot: ColumnElement[int] = (table.c.at - literal(start + 1, literal_execute=True)) // literal(
         step, literal_execute=True
     )
-    grouped = (
+    # One pass, without a join: a plan for that one is right only where the database knows how much there is.
+    seconds = case((is_cut, table.c.active_s * since_start // table.c.covered_s), else_=table.c.active_s)
+    in_part = (
         select(
             slot.label("slot"),
-            func.max(table.c.at).label("at"),
-            func.max(table.c.block).label("block"),
-            func.sum(case((is_cut, table.c.active_s * since_start // table.c.covered_s), else_=table.c.active_s)).label(
-                "active_s"
-            ),
-            func.sum(case((is_cut, since_start), else_=table.c.covered_s)).label("covered_s"),
-            func.min(table.c.at - table.c.covered_s).label("begins"),
-        )
-        .where(*here)
-        .group_by(slot)
-        .subquery()
-    )
-    return (
-        select(
-            grouped.c.slot,
-            grouped.c.active_s,
-            grouped.c.covered_s,
-            grouped.c.begins,
+            func.sum(seconds).over(partition_by=slot).label("active_s"),
+            func.sum(case((is_cut, since_start), else_=table.c.covered_s)).over(partition_by=slot).label("covered_s"),
+            func.min(table.c.at - table.c.covered_s).over(partition_by=slot).label("begins"),
+            func.row_number()
+            .over(partition_by=slot, order_by=(table.c.at.desc(), table.c.block.desc()))
+            .label("place"),
             table.c.at,
             table.c.block,
             *(table.c[name] for name in _SHOWN),
         )
-        .join(grouped, and_(table.c.at == grouped.c.at, table.c.block == grouped.c.block))
         .where(*here)
+        .subquery()
     )
+    return select(*(column for column in in_part.c if column.name != "place")).where(in_part.c.place == 1)
 
 
 def _firsts(
