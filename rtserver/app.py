@@ -343,10 +343,8 @@ def _build(
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
         for chain in chains
     }
-    by_id = {chain.chain_id: chain for chain in chains}
-    earnings = BookEarnings(
-        {chain.chain_id: chain.books for chain in chains}, lambda chain_id: by_id[chain_id].prices.prices
-    )
+    books, by_id = {chain.chain_id: chain.books for chain in chains}, {chain.chain_id: chain for chain in chains}
+    earnings = BookEarnings(books, lambda chain_id: by_id[chain_id].prices.prices)
     rest = Rest(hub, served, __version__, settings.dashboard.owners, earnings)
     fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains}, metrics)
 
@@ -413,11 +411,10 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
                 if chain.keeper is not None:
                     tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
                 if chain.history is not None:
-                    recorder, writer = chain.history.recorder, chain.history.writer
-                    chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
-                    seeding = chain.history.seeding
-                    chain.tasks.append(group.create_task(seeding.run(), name=f"seeding {chain.name}"))
-                    tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
+                    past = chain.history
+                    chain.tasks.append(group.create_task(past.recorder.run(), name=f"recorder {chain.name}"))
+                    chain.tasks.append(group.create_task(past.seeding.run(), name=f"seeding {chain.name}"))
+                    tasks.append(group.create_task(past.writer.run(), name=f"history {chain.name}"))
             tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
             await stop.wait()
             health.is_draining = sockets.is_draining = True

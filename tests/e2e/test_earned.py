@@ -26,7 +26,8 @@ async def test_details_and_summaries_tell_what_was_earned(served: Served) -> Non
         while True:
             # Past events, and prices of then, are read beside the blocks: nobody waits for them.
             details = await _ask(session, url)
-            if details["pnl"] is not None and details["pnl"]["deposits"]["usd"] is not None:
+            # A window begins with the first block that the position is known at.
+            if details["pnl"] and details["pnl"]["deposits"]["usd"] is not None and details["aprs"]["1h"]:
                 break
             await asyncio.sleep(0.2)
         number = details["block"]["number"]
