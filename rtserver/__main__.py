@@ -34,6 +34,9 @@ app = typer.Typer(
           a known chain (Ethereum, Base, Arbitrum, Optimism, Polygon, BNB Chain)
       rtserver serve --config rtserver.toml
           any chain; the README describes the file
+      rtserver serve --role engine --config rtserver.toml
+      rtserver serve --role gateway
+          computing and delivering apart, joined by the Redis in RTSERVER_REDIS__URL
       rtserver tail owner:1:0x…
           an owner's positions in the terminal, live
       rtserver verify --url http://127.0.0.1:8080 --rpc http://127.0.0.1:8545 --all
@@ -97,10 +100,16 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8080]")] = None,
     no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing over restarts.")] = False,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="all; or engine (follows chains) and gateway (serves clients), joined by Redis. [default: all]"
+        ),
+    ] = None,
 ) -> None:
     """Follow chains and serve their positions over WebSocket and REST."""
     try:
-        settings = load_settings(config, {"host": host, "port": port}, rpc or (), no_store=no_store)
+        settings = load_settings(config, {"host": host, "port": port, "role": role}, rpc or (), no_store=no_store)
     except RtserverError as error:
         _fail(str(error))
         return

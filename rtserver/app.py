@@ -1,13 +1,12 @@
 """The composition root: builds the parts, joins them, runs them in one TaskGroup, and takes them down in order."""
 
 import asyncio
-import errno
 import gc
 import os
-import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
 
 import orjson
 import structlog
@@ -16,37 +15,38 @@ from aiohttp import web
 from . import __version__
 from .chain.linker import Linker
 from .chain.reader import ChainReader
-from .chain.rpc import endpoint_name, make_endpoint
+from .chain.rpc import make_endpoint
 from .chain.source import ChainSource
+from .chain_ids import fetch_chain_ids
 from .config import ChainSettings, HistorySettings, PriceSettings, ProtocolSettings, Settings
-from .domain.errors import ConfigError, RtserverError
+from .domain.errors import ConfigError
 from .domain.ids import Address, ChainId
-from .edge.connections import EdgeRunner
-from .edge.docs import docs_routes
+from .domain.update import BlockUpdate
+from .edge.application import build_application
 from .edge.earnings import BookEarnings
 from .edge.health import Health
-from .edge.history import HistoryApi
-from .edge.pages import page_routes
-from .edge.prices import PricesApi
 from .edge.problems import problem_middleware
 from .edge.proxies import Proxies
-from .edge.rest import Rest, ServedChain
+from .edge.rest import ServedChain
 from .edge.ws import Sockets, tick_forever
 from .engine.core import EngineCore
 from .engine.keeping import Keeper
 from .engine.memory import Memory
 from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
+from .gateway import open_broker, run_gateway
 from .history.build import Chain, Kept, build_history
 from .history.reading import ChainHistory, Histories
 from .hub.hub import Hub
 from .hub.limits import Limits
+from .leads import Lead, Leads, describe_forever
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
 from .protocols.base import Book
 from .protocols.channels import Channel
 from .protocols.registry import adapters
-from .wire.codes import CloseCode
+from .serving import drain, listening
+from .store.values import KeptStream
 from .worth.build import build_aggregator, build_fetchers, hops_of, watch_prices
 from .worth.http_prices import PriceFetcher
 
@@ -61,19 +61,13 @@ log = structlog.get_logger(__name__)
 # Garbage collection. A block makes tens of thousands of short-lived tuples and no cycles; with Python's default
 # (700) the collector walks the young generation 70 times as often, for nothing: a third of a large block's time.
 COLLECTOR: Final = (50_000, 20, 50)
-# Before anything starts: an endpoint that takes longer is asked for its chain by nobody.
-_ASK_ID_S: Final = 5.0
 # Two calls beside the blocks, for what is safe and finalized.
 _FINALITY_EVERY_BLOCKS: Final = 16
-# After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
-_DRAIN_S: Final = 2.0
 # After SIGTERM: time for the step that is being read, and for the last checkpoint.
 _REST_S: Final = 0.5
 _KEEP_S: Final = 1.5
 # And for the records that wait.
 _RECORD_S: Final = 0.5
-# Clients that were said bye to come back spread over this time.
-_BYE_SPREAD_MS: Final = 5000
 # A chain that is not known by id: a guess that only limits derive from.
 _DEFAULT_BLOCK_TIME_S: Final = 12.0
 
@@ -93,6 +87,19 @@ class _Router:
         self.runners[channel.chain_id].unwant(channel)
 
 
+class _Sink(Protocol):
+    """Where a chain's steps go, and from where its wishes come: the hub, or an engine's lead."""
+
+    def publish(self, update: BlockUpdate) -> None:
+        """Take a step."""
+
+    def reopen(self, channel: Channel) -> None:
+        """Wish for a channel that an earlier process had open."""
+
+    def go_on(self, streams: Mapping[str, KeptStream]) -> None:
+        """Take an earlier process' streams."""
+
+
 class _Chain:
     """The parts of one chain."""
 
@@ -100,7 +107,7 @@ class _Chain:
         self,
         settings: ChainSettings,
         chain_id: ChainId,
-        hub: Hub,
+        sink: _Sink,
         metrics: Metrics,
         prices: PriceSettings,
         store: "Store | None",
@@ -216,8 +223,8 @@ class _Chain:
                 books=books,
                 reader=self.reader,
                 window=lambda: self.source.window,
-                reopen=hub.reopen,
-                go_on=hub.go_on,
+                reopen=sink.reopen,
+                go_on=sink.go_on,
             )
             memory = Memory(
                 chain_id=chain_id,
@@ -245,7 +252,7 @@ class _Chain:
             core=core,
             source=self.source,
             reader=self.reader,
-            sink=hub,
+            sink=sink,
             metrics=metrics,
             memory=memory,
             records=None if self.history is None else self.history.recorder,
@@ -271,50 +278,6 @@ class _Chain:
         if staker is not None:
             contracts["staker"] = staker
         self.protocols.append({"kind": kind} | {name: checksum(Address(at)) for name, at in contracts.items()})
-
-
-async def _chain_ids(settings: Settings) -> list[ChainId]:
-    """Return every chain's id; each endpoint that answers has to report the same.
-
-    A chain whose id the settings name may have no endpoint that answers yet.
-
-    Raises:
-        ConfigError: An endpoint reports another chain, none answers for a chain without an id, or two are one.
-    """
-    ids = [ChainId(chain_id) for chain_id in await asyncio.gather(*map(_chain_id, settings.chains))]
-    if len(set(ids)) != len(ids):
-        raise ConfigError(f"each chain may be named once; got {', '.join(map(str, ids))}")
-    return ids
-
-
-async def _chain_id(chain: ChainSettings) -> int:
-    answers = await asyncio.gather(*(_reported_id(url, chain) for url in chain.urls))
-    known = chain.id
-    reasons = []
-    for url, answer in zip(chain.urls, answers, strict=True):
-        if isinstance(answer, RtserverError):
-            reasons.append(str(answer))
-        elif known is None:
-            known = answer
-        elif answer != known:
-            said = "the settings say" if chain.id is not None else "another endpoint says"
-            raise ConfigError(f"{endpoint_name(url)} is an endpoint of chain {answer}, {said} {known}")
-    if known is None:
-        names = ", ".join(map(endpoint_name, chain.urls))
-        raise ConfigError(f"{names}: asked for its chain id, got no answer ({reasons[0]})")
-    return known
-
-
-async def _reported_id(url: str, chain: ChainSettings) -> int | RtserverError:
-    endpoint = make_endpoint(url, timeout_s=min(chain.rpc_timeout_s, _ASK_ID_S))
-    # With metrics of its own: this reader is gone before anybody looks, and what it is a reader of is not known yet.
-    reader = ChainReader(chain.name or "?", [endpoint], Metrics())
-    try:
-        return await reader.chain_id()
-    except RtserverError as error:
-        return error
-    finally:
-        await reader.close()
 
 
 def _build(
@@ -343,35 +306,34 @@ def _build(
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
         for chain in chains
     }
-    books, by_id = {chain.chain_id: chain.books for chain in chains}, {chain.chain_id: chain for chain in chains}
-    earnings = BookEarnings(books, lambda chain_id: by_id[chain_id].prices.prices)
-    rest = Rest(hub, served, __version__, settings.dashboard.owners, earnings)
+    by_id = {chain.chain_id: chain for chain in chains}
+    earnings = BookEarnings(
+        {chain.chain_id: chain.books for chain in chains}, lambda chain_id: by_id[chain_id].prices.prices
+    )
+    past: Histories | None = None
+    if records is not None:
+        kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
+        past = Histories(records, kept, settings.history.every_s)
+    fetchers, prices = _fetchers(settings, chains, metrics)
+    built = build_application(hub, served, settings, metrics, __version__, prices, earnings, past)
+    return chains, fetchers, hub, *built
+
+
+def _fetchers(
+    settings: Settings, chains: list[_Chain], metrics: Metrics
+) -> tuple[list[PriceFetcher], Callable[[], dict[str, Any]]]:
+    """Return what fetches prices over HTTP, and a report of how all sources of prices are doing."""
     fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains}, metrics)
 
     def prices() -> dict[str, Any]:
         sources = [fetcher.describe() for fetcher in fetchers]
         return {"sources": sources, "chains": {str(chain.chain_id): chain.prices.describe() for chain in chains}}
 
-    health = Health(hub, served, metrics, prices)
-    past: Histories | None = None
-    if records is not None:
-        kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
-        past = Histories(records, kept, settings.history.every_s)
-    sockets = Sockets(hub, rest, settings.origins)
-    app = web.Application(
-        middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
-    )
-    app.add_routes(
-        [*rest.routes(), *PricesApi(rest).routes(), *health.routes(), *sockets.routes(), *docs_routes(__version__)]
-    )
-    app.add_routes(HistoryApi(rest, past).routes())
-    if settings.dashboard.enabled:
-        app.add_routes(page_routes())
-    return chains, fetchers, hub, app, health, sockets
+    return fetchers, prices
 
 
 async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until `stop` is set, then say bye and close everything within five seconds.
+    """Do what the role is until `stop` is set, then say bye and close everything within five seconds.
 
     Args:
         settings: All settings.
@@ -379,61 +341,117 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         on_ready: Called with the address once clients can connect.
 
     Raises:
-        ConfigError: A port is taken, or a chain can't be what the settings say.
+        ConfigError: A port is taken, a chain can't be what the settings say, or there is no Redis for a role.
     """
     gc.set_threshold(*COLLECTOR)
+    match settings.role:
+        case "all":
+            await _run_all(settings, stop, on_ready)
+        case "engine":
+            await _run_engine(settings, stop, on_ready)
+        case "gateway":
+            await run_gateway(settings, stop, on_ready)
+        case _:
+            assert_never(settings.role)
+
+
+async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None) -> None:
+    """Compute and deliver."""
     metrics = Metrics()
     # First what can be wrong with the settings alone.
     store = await _open_store(settings)
-    ids = await _chain_ids(settings)
+    ids = await fetch_chain_ids(settings)
     chains, fetchers, hub, app, health, sockets = _build(settings, ids, metrics, store)
-    runner = EdgeRunner(
-        app, limits=hub.limits, metrics=metrics, proxies=Proxies(settings.trusted_proxies), shutdown_timeout=1.0
-    )
-    await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
     try:
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(_explain_bind(error, settings)) from error
-        address = runner.addresses[0]
-        url = f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}"
-        log.info("serving", url=url, chains=[chain.name for chain in chains])
-        if on_ready is not None:
-            on_ready(url)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(tick_forever(hub), name="tick")]
-            for chain in chains:
-                chain.tasks.append(group.create_task(chain.reader.run(), name=f"endpoints {chain.name}"))
-                chain.tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
-                chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
-                if chain.keeper is not None:
-                    tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
-                if chain.history is not None:
-                    past = chain.history
-                    chain.tasks.append(group.create_task(past.recorder.run(), name=f"recorder {chain.name}"))
-                    chain.tasks.append(group.create_task(past.seeding.run(), name=f"seeding {chain.name}"))
-                    tasks.append(group.create_task(past.writer.run(), name=f"history {chain.name}"))
-            tasks += [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
-            await stop.wait()
-            health.is_draining = sockets.is_draining = True
-            log.info("shutting down", connections=sum(1 for _ in hub.sessions))
-            await asyncio.gather(_drain(hub), *(_finish(chain, hub) for chain in chains))
-            for task in tasks:
-                task.cancel()
+        async with listening(app, settings, metrics, on_ready) as url:
+            log.info("serving", url=url, chains=[chain.name for chain in chains])
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(tick_forever(hub), name="tick"), *_follow(group, chains, fetchers)]
+                await stop.wait()
+                health.is_draining = sockets.is_draining = True
+                log.info("shutting down", connections=sum(1 for _ in hub.sessions))
+                kept = (_finish(chain, partial(hub.kept_streams, chain.chain_id)) for chain in chains)
+                await asyncio.gather(drain(hub), *kept)
+                for task in tasks:
+                    task.cancel()
     finally:
+        await _close(chains, store)
+
+
+async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None) -> None:
+    """Compute, and publish over Redis; the port has health and metrics only."""
+    metrics = Metrics()
+    store = await _open_store(settings)
+    chains: list[_Chain] = []
+    broker = None
+    try:
+        broker = await open_broker(settings)
+        leads = [Lead(chain_id) for chain_id in await fetch_chain_ids(settings)]
+        records = _open_history(settings, store)
+        served: dict[int, ServedChain] = {}
+        for chosen, lead in zip(settings.chains, leads, strict=True):
+            every_s = settings.store.every_s
+            chain = _Chain(
+                chosen, lead.chain_id, lead, metrics, settings.prices, store, every_s, records, settings.history
+            )
+            report = partial(_both, chain, lead)
+            about = ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, report)
+            lead.begin(chain.name, about.kinds, chain.runner, broker.chain(chain.chain_id), metrics)
+            served[chain.chain_id] = about
+            chains.append(chain)
+        fetchers, prices = _fetchers(settings, chains, metrics)
+        health = Health(Leads(leads), served, metrics, prices)
+        app = web.Application(middlewares=[problem_middleware(metrics, settings.origins, Proxies(()))])
+        app.add_routes(health.routes())
+        async with listening(app, settings, metrics, on_ready) as url:
+            log.info("serving", role="engine", url=url, chains=[chain.name for chain in chains])
+            async with asyncio.TaskGroup() as group:
+                tasks = _follow(group, chains, fetchers)
+                tasks += [group.create_task(lead.leader.run(), name="leader") for lead in leads]
+                tasks.append(group.create_task(describe_forever(broker, served), name="description"))
+                await stop.wait()
+                health.is_draining = True
+                log.info("shutting down")
+                # Streams never go on in another engine: its run is a new one.
+                await asyncio.gather(*(_finish(chain, dict) for chain in chains))
+                for task in tasks:
+                    task.cancel()
+    finally:
+        await _close(chains, store)
+        if broker is not None:
+            await broker.aclose()
+
+
+def _both(chain: _Chain, lead: Lead) -> dict[str, Any]:
+    return {**chain.following(), **lead.leader.report()}
+
+
+def _follow(group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[PriceFetcher]) -> list[asyncio.Task[None]]:
+    """Start what follows the chains; return what ends after them."""
+    tasks = []
+    for chain in chains:
+        chain.tasks.append(group.create_task(chain.reader.run(), name=f"endpoints {chain.name}"))
+        chain.tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
+        chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
+        if chain.keeper is not None:
+            tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
+        if chain.history is not None:
+            recorder, writer = chain.history.recorder, chain.history.writer
+            chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
+            chain.tasks.append(group.create_task(chain.history.seeding.run(), name=f"seeding {chain.name}"))
+            tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
+    return tasks + [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
+
+
+async def _close(chains: list[_Chain], store: "Store | None") -> None:
+    for chain in chains:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_S):
-                await runner.cleanup()
-        for chain in chains:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await chain.reader.close()
-        if store is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await store.close()
+            async with asyncio.timeout(0.5):
+                await chain.reader.close()
+    if store is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await store.close()
 
 
 async def _open_store(settings: Settings) -> "Store | None":
@@ -454,7 +472,7 @@ def _open_history(settings: Settings, store: "Store | None") -> "HistoryStore | 
     return HistoryStore(store.database)
 
 
-async def _finish(chain: _Chain, hub: Hub) -> None:
+async def _finish(chain: _Chain, streams: Callable[[], Mapping[str, KeptStream]]) -> None:
     """Stop following a chain, between two blocks if it gets there soon, and keep what it was then."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _REST_S
@@ -468,7 +486,7 @@ async def _finish(chain: _Chain, hub: Hub) -> None:
     if chain.keeper is not None and head is not None and is_at_rest:
         try:
             async with asyncio.timeout(_KEEP_S):
-                await chain.keeper.finish(head, hub.kept_streams(chain.chain_id))
+                await chain.keeper.finish(head, streams())
         except TimeoutError:
             log.warning("last checkpoint took too long", chain=chain.name)
     if chain.history is not None:
@@ -477,22 +495,3 @@ async def _finish(chain: _Chain, hub: Hub) -> None:
                 await chain.history.writer.finish()
         except TimeoutError:
             log.warning("last records took too long", chain=chain.name)
-
-
-async def _drain(hub: Hub) -> None:
-    """Say bye to every client and give the last bytes time to leave."""
-    hub.say_bye(CloseCode.SHUTDOWN, lambda: random.randrange(_BYE_SPREAD_MS))
-    deadline = asyncio.get_running_loop().time() + _DRAIN_S
-    while any(True for _ in hub.sessions) and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
-    for session in list(hub.sessions):
-        session.outlet.abort()
-
-
-def _explain_bind(error: OSError, settings: Settings) -> str:
-    where = f"{settings.host}:{settings.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another port with --port or RTSERVER_PORT"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{where}: not allowed to listen there; ports under 1024 need privileges, choose another with --port"
-    return f"{where}: cannot listen there ({error.strerror}); check --host"

@@ -24,6 +24,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -47,10 +48,14 @@ __all__ = [
     "HttpPriceSettings",
     "PriceSettings",
     "ProtocolSettings",
+    "RedisSettings",
+    "Role",
     "Settings",
     "load_settings",
 ]
 
+# What is missing for a reason of its own.
+_MISSING = {"chains_missing": "chains", "redis_missing": "redis.url"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -305,6 +310,27 @@ class HistorySettings(BaseModel):
         return self
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
+        raise ValueError("Redis is redis://host:port, rediss://host:port or unix:///path")
+    return value
+
+
+class RedisSettings(BaseModel):
+    """What joins engines and gateways; one process that does everything needs none."""
+
+    model_config = _STRICT
+
+    # It may hold a password.
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    # What all keys begin with: installations that share a Redis have one each.
+    prefix: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")] = "rtserver"
+
+
+Role = Literal["all", "engine", "gateway"]
+
+
 class Settings(BaseSettings):
     """All settings of a server."""
 
@@ -318,7 +344,10 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    chains: Annotated[tuple[ChainSettings, ...], Field(min_length=1)]
+    # Everything in one process; or computing and delivering apart, over Redis.
+    role: Role = "all"
+    # A gateway has none of its own: it serves those that engines follow.
+    chains: tuple[ChainSettings, ...] = ()
     # Origins of pages that may read and subscribe: this is public chain data, so all by default.
     origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ("*",)
     # Proxies whose X-Forwarded-For is believed: anyone else could write any address there, and so have no limits.
@@ -329,6 +358,19 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     history: HistorySettings = HistorySettings()
+    redis: RedisSettings = RedisSettings()
+
+    @model_validator(mode="after")
+    def _has_what_its_role_needs(self) -> Self:
+        if self.role != "gateway" and not self.chains:
+            raise PydanticCustomError(
+                "chains_missing", "is required: give --rpc URL, or a file with [[chains]] through --config"
+            )
+        if self.role != "all" and self.redis.url is None:
+            raise PydanticCustomError(
+                "redis_missing", "is required for a role: engines and gateways meet in Redis 7 or newer, at redis://…"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -407,8 +449,8 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "missing":
             message = "is required"
-            if key == "chains":
-                message = "is required: give --rpc URL, or a file with [[chains]] through --config"
+        elif problem["type"] in _MISSING:
+            key = _MISSING[problem["type"]]
         elif problem["type"] == "extra_forbidden":
             message = "is no setting" + _suggest(location)
         value = problem["input"]
@@ -430,7 +472,7 @@ def _suggest(location: Sequence[str]) -> str:
         "chains": ChainSettings, "protocols": ProtocolSettings, "limits": LimitSettings,
         "dashboard": DashboardSettings, "log": LogSettings, "store": StoreSettings,
         "feeds": FeedSettings, "prices": PriceSettings,
-        "coingecko": CoinGeckoSettings, "defillama": DefiLlamaSettings,
+        "coingecko": CoinGeckoSettings, "defillama": DefiLlamaSettings, "redis": RedisSettings,
     }  # fmt: skip
     parents = [part for part in location[:-1] if part in models]
     fields = list((models[parents[-1]] if parents else Settings).model_fields)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from broker.redis_server import RedisServer
 from e2e.served import Served
 
 from rtserver.demo.contracts import Contracts, load_contracts
@@ -50,6 +51,17 @@ class DeployedState:
 
     path: Path
     deployment: Deployment
+
+
+@pytest.fixture(scope="session")
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    """A Redis for tests that leave it in peace and use a prefix of their own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.end()
 
 
 # Not async: a test without a loop that asks for an async fixture would end that fixture's loop for all others.

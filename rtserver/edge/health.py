@@ -2,17 +2,27 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
+from ..domain.chain import Header
 from ..domain.ids import ChainId
-from ..hub.hub import Hub
 from ..obs.metrics import Metrics
 from .problems import json_response
 from .rest import ServedChain
 
-__all__ = ["Health"]
+__all__ = ["Heads", "Health"]
+
+
+class Heads(Protocol):
+    """Where each chain is; the hub, or an engine's ledgers."""
+
+    def head(self, chain_id: ChainId) -> Header | None:
+        """Return the newest block that was published."""
+
+    def head_age_ms(self, chain_id: ChainId) -> int | None:
+        """Return how long ago that was."""
 
 
 class Health:
@@ -24,12 +34,12 @@ class Health:
 
     def __init__(
         self,
-        hub: Hub,
+        heads: Heads,
         chains: Mapping[int, ServedChain],
         metrics: Metrics,
         prices: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        self._hub = hub
+        self._heads = heads
         self._chains = chains
         self._metrics = metrics
         self._prices = prices
@@ -48,11 +58,11 @@ class Health:
         return json_response({"status": "live"})
 
     def _chain(self, chain: ServedChain) -> dict[str, Any]:
-        header = self._hub.head(ChainId(chain.chain_id))
+        header = self._heads.head(ChainId(chain.chain_id))
         report: dict[str, Any] = {"chainId": chain.chain_id, "name": chain.name, "ready": False, **chain.following()}
         if header is None:
             return {**report, "reason": "no head yet: no endpoint has answered"}
-        age_s = (self._hub.head_age_ms(chain.chain_id) or 0) / 1000
+        age_s = (self._heads.head_age_ms(chain.chain_id) or 0) / 1000
         report |= {
             "head": {"number": header.number, "hash": header.hash, "timestamp": header.timestamp},
             "ageMs": int(age_s * 1000),
@@ -66,7 +76,7 @@ class Health:
     async def ready(self, request: web.Request) -> web.Response:
         """Answer 200 when every chain's head is fresh, else 503 with the reason."""
         reports = [self._chain(chain) for chain in self._chains.values()]
-        ready = not self.is_draining and all(report["ready"] for report in reports)
+        ready = not self.is_draining and bool(reports) and all(report["ready"] for report in reports)
         body: dict[str, Any] = {
             "status": "ready" if ready else "not ready",
             "chains": reports,
@@ -74,6 +84,8 @@ class Health:
         }
         if self.is_draining:
             body["reason"] = "shutting down"
+        elif not reports:
+            body["reason"] = "no engine has said yet which chains it follows"
         return json_response(body, status=200 if ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:

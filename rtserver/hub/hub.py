@@ -5,11 +5,10 @@ synchronous: what one call decides, no other call can fall into.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, cast
 
-from ..domain.chain import Header
-from ..domain.diff import Change, EncodedPatch
+from ..domain.chain import Header, Rollback
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId
 from ..domain.update import BlockUpdate
@@ -27,13 +26,13 @@ from .joining import Joining
 from .keeping import kept
 from .laggards import Laggards
 from .limits import Interest, Limits
-from .openings import Openings, Waiter
+from .openings import Openings, Request, Waiter
 from .session import LAG_BYTES, RequestId, Session
-from .stream import Encoder, Stream, apply_lone, block_tag
+from .stream import Stream
+from .taking import take_update
 
 __all__ = ["Hub"]
 
-_NO_PATCHES: Final[dict[str, EncodedPatch]] = {}
 # How often time limits in seconds are looked after.
 _ROUND_S: Final = 1.0
 
@@ -199,7 +198,7 @@ class Hub:
             self._heads.take(chain_id, header, now)
         told: list[Stream] = []
         try:
-            self._apply(update, told, now)
+            take_update(self._openings.streams, update, told, now)
             if update.rollback is not None and update.rollback.to is None:
                 self._begin_epochs(told)
             elif told:
@@ -211,60 +210,103 @@ class Hub:
             # Blocks that the last process had told of may be among the dropped, and its clients are not here yet.
             self._openings.begin_anew(chain_id)
         for name, state in update.opened.items():
-            stream, requests = self._openings.open(name, chain_id, state, header.ref)
-            for session, request_id, cursor, latest in requests:
-                self._joining.join(session, stream, request_id, cursor, latest=latest)
-            self._openings.tell_waiters(name, stream)
-            if not stream.listeners:
-                self._openings.linger(name)
+            self._welcome(*self._openings.open(name, chain_id, state, header.ref))
         for name, error in update.refused.items():
-            self._refuse(name, error)
+            self.refuse(name, error)
         self._metrics.channels.set(len(self._openings.streams))
 
-    def _apply(self, update: BlockUpdate, told: list[Stream], now: float) -> None:
-        """Take a step into the streams; `told` takes those that have something to tell, with their fragment."""
-        encode_once = Encoder()
-        step = (block_tag(update.header.hash), now)
-        rolled_back = update.rollback is not None
-        streams, patched = self._openings.streams, update.patched
-
-        def tell(stream: Stream, change: Change | None, texts: Mapping[str, EncodedPatch]) -> None:
-            stream.fragment = stream.apply(change, step, encode_once, prove=rolled_back, patched=texts)
-            told.append(stream)
-
-        for name, change in update.changes.items():
-            stream = streams.get(name)
-            if stream is not None and (change or rolled_back):
-                tell(stream, change, patched.get(name, _NO_PATCHES))
-        for name, texts in patched.items():
-            stream = streams.get(name)
-            if stream is not None and not stream.fragment:
-                tell(stream, None, texts)
-        apply_lone(streams, update.lone, step, told, prove=rolled_back)
-        if rolled_back:
-            # A rollback is one more sequenced message on every channel of the chain, changed or not.
-            for stream in streams.values():
-                if stream.chain_id == update.chain_id and not stream.fragment:
-                    tell(stream, None, _NO_PATCHES)
-        if update.rollback is not None and update.rollback.to is not None:
-            for stream in told:
-                stream.note_rollback(update.rollback)
-
-    def _begin_epochs(self, streams: Iterable[Stream]) -> None:
+    def _begin_epochs(self, streams: Collection[Stream]) -> None:
         """Begin streams anew: the chain turned deeper than anyone remembers, so nothing proves what led here."""
-        listening: dict[Session, list[Stream]] = {}
         for stream in streams:
             stream.begin_epoch(self._openings.next_epoch())
+        self._begin_anew(streams)
+
+    def _begin_anew(self, streams: Iterable[Stream]) -> None:
+        """Send the snapshots of streams whose listeners hold nothing of them any more."""
+        listening: dict[Session, list[Stream]] = {}
+        for stream in streams:
             # Only sessions listen; the stream doesn't know what they are.
             for session in cast(dict[Session, None], stream.listeners):
                 listening.setdefault(session, []).append(stream)
         for session, mine in listening.items():
             self._laggards.begin_anew(session, mine)
 
-    def _refuse(self, name: str, error: ClientError) -> None:
+    def _welcome(self, stream: Stream, requests: Iterable[Request]) -> None:
+        """Answer all who asked for a channel that has just opened."""
+        for session, request_id, cursor, latest in requests:
+            self._joining.join(session, stream, request_id, cursor, latest=latest)
+        self._openings.tell_waiters(stream.channel, stream)
+        if not stream.listeners:
+            self._openings.linger(stream.channel)
+
+    def refuse(self, name: str, error: ClientError) -> None:
+        """Tell all who asked for a channel why it will not be."""
         for session, request_id, _, _ in self._openings.refuse(name):
             self.reply_error(session, error, request_id)
         self._openings.tell_waiters(name, error)
+
+    # --- steps that were taken elsewhere --------------------------------------------------------------
+    # A gateway's streams are mirrors: whoever moved them (relay) says here what is to be delivered.
+
+    def deliver(
+        self,
+        chain_id: ChainId,
+        header: Header,
+        age_s: float,
+        fragments: Mapping[Stream, str],
+        rollback: Rollback | None,
+    ) -> None:
+        """Deliver a step of a chain whose streams have taken it already, one seq each; the head's age is `age_s`."""
+        now = self._clock()
+        self._heads.take(chain_id, header, now - age_s)
+        try:
+            for stream, fragment in fragments.items():
+                stream.fragment = fragment
+            if fragments:
+                self._fan_out.deliver(chain_id, header, list(fragments), rollback_json(rollback), now)
+        finally:
+            for stream in fragments:
+                stream.fragment = ""
+
+    def catch_up(
+        self,
+        chain_id: ChainId,
+        header: Header,
+        age_s: float,
+        moved: Mapping[Stream, int],
+        replaced: Iterable[Stream],
+    ) -> None:
+        """Bring all who listen to now, after several steps at once.
+
+        Args:
+            chain_id: The chain.
+            header: Its block of now.
+            age_s: How long ago that became the head.
+            moved: Streams that were led on, and the seq that was told last.
+            replaced: Streams that have nothing to do with what was told.
+        """
+        self._heads.take(chain_id, header, self._clock() - age_s)
+        places: dict[Session, dict[Stream, int]] = {}
+        for stream, seq in moved.items():
+            for session in cast(dict[Session, None], stream.listeners):
+                places.setdefault(session, {})[stream] = seq
+        for session, mine in places.items():
+            self._laggards.lead_on(session, mine)
+        self._begin_anew(replaced)
+
+    def take_in(self, stream: Stream) -> None:
+        """Open a channel with a stream that was begun elsewhere."""
+        self._welcome(stream, self._openings.take_in(stream))
+        self._metrics.channels.set(len(self._openings.streams))
+
+    def lose(self, stream: Stream) -> None:
+        """Make a channel cold again: it is not to be had now. Its sessions wait as if they had just asked."""
+        for session in list(cast(dict[Session, None], stream.listeners)):
+            latest = stream in session.latest
+            self._joining.leave(session, stream)
+            self._openings.wait_again(session, stream.channel, latest=latest)
+        self._openings.lose(stream.channel)
+        self._metrics.channels.set(len(self._openings.streams))
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -284,7 +326,7 @@ class Hub:
     def _time_out(self, name: str) -> None:
         channel = self._openings.withdraw(name)
         head_known = channel is not None and channel.chain_id in self._heads
-        self._refuse(
+        self.refuse(
             name,
             ClientError("load_timeout", f"{name} could not be read in time; try again", retry_after_ms=2000)
             if head_known

@@ -71,6 +71,22 @@ class Laggards:
                 due[stream] = seq
         self._bring(session, due)
 
+    def lead_on(self, session: Session, places: Mapping[Stream, int]) -> None:
+        """Bring streams of a session, which moved on by more than one step, from what was told last to now.
+
+        What lags or is held back is so already from where it was.
+        """
+        if self.is_lagging(session):
+            for stream, seq in places.items():
+                session.written.setdefault(stream, seq)
+            return
+        places = {stream: seq for stream, seq in places.items() if stream not in session.held}
+        if session.outlet.get_write_buffer_size():
+            for stream in session.latest & places.keys():
+                session.held[stream] = places.pop(stream)
+                self.holding[session] = None
+        self._bring(session, places)
+
     def begin_anew(self, session: Session, streams: Collection[Stream]) -> None:
         """Send snapshots of streams that a session holds nothing of any more, as soon as it takes them."""
         places = dict.fromkeys(streams, NOWHERE)

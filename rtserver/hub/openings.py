@@ -19,14 +19,14 @@ from .limits import Interest, Limits
 from .session import RequestId, Session
 from .stream import Stream
 
-__all__ = ["Openings", "Waiter"]
+__all__ = ["Openings", "Request", "Waiter"]
 
 # Told once: the stream, or why there will be none.
 # On top of the time that one cold channel has: tens of thousands of positions are read again at a restart.
 _REOPENING_S: Final = 120.0
 Waiter = Callable[[Stream | ClientError], None]
 # Who asked for a channel: the request, its cursor, and whether in mode "latest".
-_Request = tuple[Session, RequestId, str | None, bool]
+Request = tuple[Session, RequestId, str | None, bool]
 
 
 class Openings:
@@ -109,18 +109,36 @@ class Openings:
 
     # --- answers --------------------------------------------------------------------------------------
 
-    def open(self, name: str, chain_id: ChainId, state: State, block: BlockRef) -> tuple[Stream, list[_Request]]:
+    def open(self, name: str, chain_id: ChainId, state: State, block: BlockRef) -> tuple[Stream, list[Request]]:
         """Open a channel with its first state; return its stream and who asked for it, in the order of asking."""
         before = self._kept.pop(name, None)
         if before is None:
             stream = Stream(name, chain_id, self.next_epoch(), state, block.hash, self._clock)
         else:
             stream = continued(name, chain_id, before, state, block, self._clock)
-        self.streams[name] = stream
-        self._wanted_at.pop(name, None)
-        return stream, self._pop_requests(name)
+        return stream, self.take_in(stream)
 
-    def refuse(self, name: str) -> list[_Request]:
+    def take_in(self, stream: Stream) -> list[Request]:
+        """Open a channel with a stream that was begun elsewhere; return who asked for it."""
+        self.streams[stream.channel] = stream
+        self._wanted_at.pop(stream.channel, None)
+        return self._pop_requests(stream.channel)
+
+    def wait_again(self, session: Session, name: str, *, latest: bool) -> None:
+        """Note a session whose channel was open and is lost: as if it had just asked, without a request to answer."""
+        session.pending.setdefault(name, []).append((None, None, latest))
+        self._waiting.setdefault(name, {})[session] = None
+
+    def lose(self, name: str) -> None:
+        """Make an open channel cold: it is wished for from now on."""
+        self.streams.pop(name, None)
+        if self._waiting.get(name):
+            self._idle_since.pop(name, None)
+            self._wanted_at[name] = self._clock()
+        else:
+            self._shut(name)
+
+    def refuse(self, name: str) -> list[Request]:
         """Forget a channel that will never open; return who asked for it."""
         self._wanted_at.pop(name, None)
         self._channels.pop(name, None)
@@ -133,7 +151,7 @@ class Openings:
         for waiter in self._waiters.pop(name, []):
             waiter(answer)
 
-    def _pop_requests(self, name: str) -> list[_Request]:
+    def _pop_requests(self, name: str) -> list[Request]:
         return [
             (session, request_id, cursor, latest)
             for session in self._waiting.pop(name, {})
@@ -173,7 +191,7 @@ class Openings:
                 self._shut(name)
 
     def _shut(self, name: str) -> None:
-        del self._idle_since[name]
+        self._idle_since.pop(name, None)
         self._kept.pop(name, None)
         self.streams.pop(name, None)
         self._wanted_at.pop(name, None)

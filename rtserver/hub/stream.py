@@ -192,6 +192,16 @@ class Stream:
         """Return the place from which a client with this state resumes."""
         return f"{self.epoch}.{self.seq}.{self._steps[-1][0]}"
 
+    @property
+    def tag(self) -> str:
+        """Return the block's part of the cursor."""
+        return self._steps[-1][0]
+
+    @property
+    def oldest_seq(self) -> int:
+        """Return the oldest place from which a client resumes."""
+        return self._oldest()
+
     def unsummed(self) -> int:
         """Return how many objects the next checksum has to look at, at most; 0 where it is known."""
         return len(self._stale) + (len(self._texts) + bool(self._fields) if self._folded != self.seq else 0)

@@ -179,6 +179,19 @@ class Metrics:
         self.frames = Counter("rtserver_frames_total", "Frames written to clients", registry=r)
         self.frame_bytes = Counter("rtserver_frame_bytes_total", "Bytes written to clients", registry=r)
         self.lagging = Counter("rtserver_lagging_total", "Times that a client fell behind", registry=r)
+        self.heals = Counter(
+            "rtserver_heals_total", "Times that a gateway had to read again what it holds", ["chain"], registry=r
+        )
+        self.fenced = Counter(
+            "rtserver_fenced_total",
+            "Times that an engine lost its charge",
+            ["chain"],
+            registry=r,
+        )
+        self.in_charge = Gauge("rtserver_in_charge", "Whether this engine publishes: 0 or 1", ["chain"], registry=r)
+        self.steps_lost = Counter(
+            "rtserver_steps_dropped_total", "Steps that an engine could not publish in time", ["chain"], registry=r
+        )
         self.client_errors = Counter("rtserver_client_errors_total", "Errors answered to clients", ["code"], registry=r)
         self.http = Counter("rtserver_http_requests_total", "HTTP requests", ["route", "status"], registry=r)
 

@@ -1,0 +1,195 @@
+"""What runs inside Redis, in one piece each. Nothing here decides what a channel is.
+
+All keys of a chain begin with one prefix that holds its hash tag, so they are on one node, and a script makes their
+names itself: a block changes thousands. Every script that writes what an engine writes compares the token in `owner`
+first.
+
+    {prefix}lease      holder, expires
+    {prefix}owner      token of the newest generation; never expires
+    {prefix}head       hash: run, step, complete, header, at (when it became that, ms by Redis' clock)
+    {prefix}channels   set of the channels that are there
+    {prefix}s:CHANNEL  hash: the newest snapshot: e(poch), q (seq), t(ag), a(t), b(ody)
+    {prefix}h:CHANNEL  stream: the history; ids are SEQ-0, field e is the entry
+    {prefix}gateways   hash: gateway → version of its wishes
+    {prefix}w:GATEWAY  set: its wishes, expires
+"""
+
+from typing import Final
+
+__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WISH"]
+
+# ARGV: prefix, holder, ttl. A generation is at least the clock: also over an emptied Redis it only grows.
+ACQUIRE: Final = """
+local P = ARGV[1]
+local held = redis.call('GET', P .. 'lease')
+if held and held ~= ARGV[2] then return false end
+local t = redis.call('TIME')
+local generation = t[1] * 1000 + math.floor(t[2] / 1000)
+local before = redis.call('GET', P .. 'owner')
+if before then generation = math.max(generation, tonumber(string.match(before, '^%d+')) + 1) end
+local token = string.format('%.0f', generation) .. '-' .. ARGV[2]
+redis.call('SET', P .. 'owner', token)
+redis.call('SET', P .. 'lease', ARGV[2], 'PX', ARGV[3])
+return token
+"""
+
+# ARGV: prefix, token, holder, ttl. A lease that ran out while nobody else took it is the same generation's still.
+RENEW: Final = """
+local P = ARGV[1]
+if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 0 end
+redis.call('SET', P .. 'lease', ARGV[3], 'PX', ARGV[4])
+local head = redis.call('HMGET', P .. 'head', 'run', 'step')
+if head[1] then
+  redis.call('PUBLISH', P .. 'steps', cmsgpack.pack({head[1], head[2], 'beat', '', '', '', '', '0', '0'}))
+end
+return 1
+"""
+
+# ARGV: prefix, token.
+RELEASE: Final = """
+local P = ARGV[1]
+if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 0 end
+return redis.call('DEL', P .. 'lease')
+"""
+
+# ARGV: prefix, token, number, kind, header, age, rollback, refused, entries, snapshots; then for each entry
+# channel, seq, oldest seq to keep, text; then for each snapshot channel, opened, epoch, seq, tag, at, body.
+# kind holds b (begins the run), c (complete).
+PUBLISH: Final = """
+local P, token, number, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if redis.call('GET', P .. 'owner') ~= token then return 'fenced' end
+local head = redis.call('HMGET', P .. 'head', 'run', 'step')
+if head[1] == token and head[2] == number then return 'taken' end
+if string.find(kind, 'b') then
+  if head[1] == token then return 'lost' end
+  for _, channel in ipairs(redis.call('SMEMBERS', P .. 'channels')) do
+    redis.call('UNLINK', P .. 's:' .. channel, P .. 'h:' .. channel)
+  end
+  redis.call('DEL', P .. 'channels')
+elseif head[1] ~= token or tonumber(head[2]) ~= number - 1 then
+  return 'lost'
+end
+local entries, snapshots = tonumber(ARGV[9]), tonumber(ARGV[10])
+local opened, told = {}, {}
+local i = 11
+for _ = 1, entries do
+  redis.call('XADD', P .. 'h:' .. ARGV[i], 'MINID', '=', ARGV[i + 2] .. '-0', ARGV[i + 1] .. '-0', 'e', ARGV[i + 3])
+  told[#told + 1] = ARGV[i]
+  told[#told + 1] = ARGV[i + 3]
+  i = i + 4
+end
+for _ = 1, snapshots do
+  if ARGV[i + 1] == '1' then
+    redis.call('DEL', P .. 'h:' .. ARGV[i])
+    redis.call('SADD', P .. 'channels', ARGV[i])
+    opened[#opened + 1] = ARGV[i]
+  end
+  redis.call('HSET', P .. 's:' .. ARGV[i], 'e', ARGV[i + 2], 'q', ARGV[i + 3], 't', ARGV[i + 4], 'a', ARGV[i + 5],
+    'b', ARGV[i + 6])
+  i = i + 7
+end
+local t = redis.call('TIME')
+local complete = '0'
+if string.find(kind, 'c') then complete = '1' end
+redis.call('HSET', P .. 'head', 'run', token, 'step', number, 'complete', complete, 'header', ARGV[5],
+  'at', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(ARGV[6])))
+local message = {token, number, kind, ARGV[5], ARGV[6], ARGV[7], ARGV[8], tostring(#opened), tostring(entries)}
+for _, channel in ipairs(opened) do message[#message + 1] = channel end
+for _, part in ipairs(told) do message[#message + 1] = part end
+redis.call('PUBLISH', P .. 'steps', cmsgpack.pack(message))
+return 'ok'
+"""
+
+# ARGV: prefix, token, channels. What a living gateway wishes for stays.
+CLOSE: Final = """
+local P = ARGV[1]
+if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 'fenced' end
+local gateways = redis.call('HKEYS', P .. 'gateways')
+local closed = {}
+for i = 3, #ARGV do
+  local wanted = 0
+  for _, gateway in ipairs(gateways) do
+    wanted = redis.call('SISMEMBER', P .. 'w:' .. gateway, ARGV[i])
+    if wanted == 1 then break end
+  end
+  if wanted == 0 then
+    redis.call('UNLINK', P .. 's:' .. ARGV[i], P .. 'h:' .. ARGV[i])
+    redis.call('SREM', P .. 'channels', ARGV[i])
+    closed[#closed + 1] = ARGV[i]
+  end
+end
+return closed
+"""
+
+# ARGV: prefix, gateway, ttl, version, additions, then these, then what is removed.
+WISH: Final = """
+local P, gateway = ARGV[1], ARGV[2]
+local key = P .. 'w:' .. gateway
+local alive = redis.call('EXISTS', key)
+local additions = tonumber(ARGV[5])
+for i = 6, 5 + additions do redis.call('SADD', key, ARGV[i]) end
+for i = 6 + additions, #ARGV do redis.call('SREM', key, ARGV[i]) end
+-- A member that is no channel: a gateway without wishes is alive, too.
+redis.call('SADD', key, '')
+redis.call('PEXPIRE', key, ARGV[3])
+local set = 'HSETNX'
+if #ARGV > 5 or alive == 0 then set = 'HSET' end
+redis.call(set, P .. 'gateways', gateway, ARGV[4])
+if additions > 0 then
+  local added = {}
+  for i = 6, 5 + additions do added[#added + 1] = ARGV[i] end
+  redis.call('PUBLISH', P .. 'wishes', cmsgpack.pack(added))
+end
+return alive
+"""
+
+# ARGV: prefix, gateways. Forgets those whose wishes are gone; one that has just come back keeps its entry.
+FORGET: Final = """
+for i = 2, #ARGV do
+  if redis.call('EXISTS', ARGV[1] .. 'w:' .. ARGV[i]) == 0 then
+    redis.call('HDEL', ARGV[1] .. 'gateways', ARGV[i])
+  end
+end
+return 1
+"""
+
+# ARGV: prefix, then for each channel its name, and the epoch and seq that the reader has ('' and '' for none).
+# Returns run, step, complete, header, age in ms, and for each channel
+# {} | {'e', entry…} | {'w', e, q, t, a, b, entry…}.
+READ: Final = """
+local P = ARGV[1]
+local head = redis.call('HMGET', P .. 'head', 'run', 'step', 'complete', 'header', 'at')
+if not head[1] then return {} end
+local t = redis.call('TIME')
+local age = t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(head[5])
+local answer = {head[1], head[2], head[3], head[4], string.format('%.0f', age)}
+for i = 2, #ARGV, 3 do
+  local snapshot, history = P .. 's:' .. ARGV[i], P .. 'h:' .. ARGV[i]
+  local epoch = redis.call('HGET', snapshot, 'e')
+  local found = {}
+  if epoch then
+    local list = nil
+    if epoch == ARGV[i + 1] then
+      local have = tonumber(ARGV[i + 2])
+      list = redis.call('XRANGE', history, '(' .. ARGV[i + 2] .. '-0', '+')
+      if list[1] then
+        if list[1][1] ~= string.format('%.0f', have + 1) .. '-0' then list = nil end
+      else
+        local last = redis.call('XREVRANGE', history, '+', '-', 'COUNT', 1)
+        local newest = last[1] and last[1][1] or redis.call('HGET', snapshot, 'q') .. '-0'
+        if newest ~= ARGV[i + 2] .. '-0' then list = nil end
+      end
+    end
+    if list then
+      found[1] = 'e'
+    else
+      local whole = redis.call('HMGET', snapshot, 'e', 'q', 't', 'a', 'b')
+      found = {'w', whole[1], whole[2], whole[3], whole[4], whole[5]}
+      list = redis.call('XRANGE', history, '-', '+')
+    end
+    for _, one in ipairs(list) do found[#found + 1] = one[2][2] end
+  end
+  answer[#answer + 1] = found
+end
+return answer
+"""

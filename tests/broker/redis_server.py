@@ -1,0 +1,61 @@
+"""A real redis-server of a test's own: it may be killed, stopped, emptied or filled."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from rtserver.demo.ports import free_port
+from rtserver.demo.process import Child
+
+__all__ = ["RedisServer"]
+
+
+class RedisServer:
+    """redis-server on a free port, without anything on the disk: what it forgets is gone."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._child: Child | None = None
+
+    async def start(self) -> None:
+        """Start it, empty, and wait until it answers."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._child = Child([*command, *self._options], log=self._folder / f"redis-{self.port}.log")
+        deadline = time.monotonic() + 10
+        async with Redis.from_url(self.url) as redis:
+            while True:
+                with suppress(RedisError, OSError):
+                    await redis.ping()
+                    return
+                assert time.monotonic() < deadline and self._child.returncode is None, self._child.said()
+                await asyncio.sleep(0.01)
+
+    def kill(self) -> None:
+        assert self._child is not None
+        self._child.kill_now()
+
+    def freeze(self) -> None:
+        assert self._child is not None
+        self._child.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._child is not None
+        self._child.send_signal(signal.SIGCONT)
+
+    async def command(self, *words: str) -> object:
+        async with Redis.from_url(self.url) as redis:
+            return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def end(self) -> None:
+        if self._child is not None:
+            await self._child.end(timeout_s=3.0)

@@ -1,0 +1,39 @@
+"""Which settings a role needs, and what is said where they are missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rtserver.config import load_settings
+from rtserver.domain.errors import ConfigError
+
+REDIS = {"url": "redis://127.0.0.1:6379/0"}
+
+
+def test_one_process_needs_no_redis_and_a_gateway_no_chain() -> None:
+    assert load_settings(None, {}, ["http://127.0.0.1:1"]).role == "all"
+    gateway = load_settings(None, {"role": "gateway", "redis": REDIS})
+    assert gateway.chains == ()
+    assert gateway.redis.prefix == "rtserver"
+
+
+@pytest.mark.parametrize(
+    ("given", "rpc", "said"),
+    [
+        ({"role": "gateway"}, [], "redis.url: is required for a role"),
+        ({"role": "engine"}, ["http://127.0.0.1:1"], "redis.url: is required for a role"),
+        ({"role": "engine", "redis": REDIS}, [], "chains: is required: give --rpc URL"),
+        ({}, [], "chains: is required: give --rpc URL"),
+        ({"role": "both", "redis": REDIS}, [], "role"),
+        ({"role": "gateway", "redis": {"url": "http://:pass@host"}}, [], "Redis is redis://host:port"),
+        ({"role": "gateway", "redis": REDIS | {"prefix": "A b"}}, [], "redis.prefix"),
+        ({"role": "gateway", "redis": REDIS | {"prefx": "a"}}, [], "did you mean prefix?"),
+    ],
+)
+def test_what_a_role_lacks_is_named(given: dict[str, Any], rpc: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, given, rpc)
+    assert said in str(caught.value)
+    assert "pass" not in str(caught.value)

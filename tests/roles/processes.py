@@ -1,0 +1,130 @@
+"""Engines, gateways and a Redis as processes of their own, on a chain with a market."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from broker.redis_server import RedisServer
+from rich.console import Console
+
+from rtserver.demo.lab import Lab
+from rtserver.demo.ports import free_port
+from rtserver.demo.process import Child
+from rtserver.demo.server import await_ready, url_of
+from rtserver.demo.settings_file import settings_toml
+from rtserver.tools.verify import run_verify
+
+__all__ = ["Deployed", "Process", "deployed"]
+
+
+class Process:
+    """One of them."""
+
+    def __init__(self, deployed: Deployed, role: str) -> None:
+        self.role = role
+        self.port = free_port()
+        self.url = url_of("127.0.0.1", self.port)
+        self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
+        self.log = deployed.folder / f"{role}-{self.port}.log"
+        command = [sys.executable, "-m", "rtserver", "serve", "--role", role, "--port", str(self.port)]
+        self.child = Child([*command, "--config", str(deployed.settings)], log=self.log)
+
+    async def ready(self) -> None:
+        await await_ready(self.child, self.url)
+
+    async def health(self) -> dict[str, Any]:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/health/ready") as response:
+            return dict(await response.json())
+
+    async def chain(self) -> dict[str, Any]:
+        """Return what it says of its one chain; empty while it does not answer."""
+        with suppress(aiohttp.ClientError, IndexError):
+            return dict((await self.health())["chains"][0])
+        return {}
+
+    async def snapshot(self, channel: str) -> dict[str, Any]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/api/v1/snapshot", params={"channel": channel}) as response,
+        ):
+            return dict(await response.json())
+
+    def freeze(self) -> None:
+        self.child.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.child.send_signal(signal.SIGCONT)
+
+
+class Deployed:
+    """All processes of a test."""
+
+    def __init__(self, lab: Lab, redis: RedisServer, folder: Path) -> None:
+        self.lab = lab
+        self.owner = lab.owners[0]
+        self.redis = redis
+        self.folder = folder
+        self.settings = folder / "rtserver.toml"
+        self.processes: list[Process] = []
+        text = settings_toml(lab.deployment, ws_url=lab.node.ws_url, http_url=lab.node.http_url, owners=lab.owners[:3])
+        self.settings.write_text(f'{text}\n[redis]\nurl = "{redis.url}"\n')
+
+    def start(self, role: str) -> Process:
+        self.processes.append(process := Process(self, role))
+        return process
+
+    async def engine(self) -> Process:
+        """Return the engine that is in charge, once there is one."""
+        async with asyncio.timeout(30):
+            while True:
+                for process in self.processes:
+                    if process.role == "engine" and process.child.returncode is None:
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(1.0):
+                                if (await process.chain()).get("inCharge"):
+                                    return process
+                await asyncio.sleep(0.05)
+
+    async def verify(self, process: Process, blocks: int = 2) -> None:
+        """Compare everything that a process serves with the chain, over some blocks."""
+        out, err = io.StringIO(), io.StringIO()
+        status = await run_verify(
+            url=process.url,
+            rpc=self.lab.node.http_url,
+            owners=[],
+            everything=True,
+            blocks=blocks,
+            limit=1000,
+            as_json=False,
+            out=Console(file=out, width=300),
+            err=Console(file=err, width=300),
+        )
+        assert status == 0, out.getvalue() + err.getvalue() + process.child.said()
+
+
+async def eventually(condition: Callable[[], Any], within_s: float = 30.0) -> None:
+    """Wait until something that happens elsewhere has happened."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def deployed(lab: Lab, folder: Path) -> AsyncIterator[Deployed]:
+    """Yield a Redis and what is started beside it; all of it is ended."""
+    redis = RedisServer(folder)
+    await redis.start()
+    one = Deployed(lab, redis, folder)
+    try:
+        yield one
+    finally:
+        await asyncio.gather(*(process.child.end(timeout_s=6.0) for process in one.processes))
+        await redis.end()
