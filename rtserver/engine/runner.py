@@ -224,10 +224,12 @@ class ChainRunner:
             for header, logs in logs_by_block:
                 self._core.fold(header.hash, logs)
                 self._unfolded.remove(header)
+            # Without a block there is nothing that loads could hold up.
+            budget = _CARRIED_BUDGET if logs_by_block else _LOAD_BUDGET
             for index in range(_MAX_ROUNDS):
                 if self._core.is_settled():
                     break
-                plan = self._core.plan(_CARRIED_BUDGET)
+                plan = self._core.plan(budget)
                 # One round refreshes all that was known; more are first loads of positions that the block brought.
                 purpose = "load" if index else "block"
                 self._core.absorb(plan, await self._reader.call(plan.calls, head.hash, purpose))
