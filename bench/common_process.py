@@ -91,6 +91,7 @@ def start_server(settings: Path, port: int, log: Path, trace: Path | None = None
         **os.environ,
         "RTSERVER_LIMITS__CONNECTIONS_PER_IP": "100000",
         "RTSERVER_LIMITS__CONNECTIONS_PER_MINUTE": "1000000",
+        "RTSERVER_LIMITS__LOADS_PER_MINUTE": "1000000",
         "RTSERVER_LOG__LEVEL": "warning",
     }
     command = ["rtserver", "serve"]
