@@ -27,7 +27,8 @@ async def test_everything_is_right_after_each_round(name: str, toolchain: Toolch
     replay = f"python -m tests.chain.soak {kept.seed} --first {kept.first} --last {kept.last}"
     assert not account.differences, "\n".join([f"replay: {replay}", *account.differences])
     assert account.rounds == kept.last - kept.first + 1
-    assert account.values and account.copies and account.shown
+    # How many blocks were compared on the way is up to the faults: a node that began anew has none of the past to ask.
+    assert account.values and account.copies
 
 
 async def test_a_lie_is_seen(toolchain: Toolchain, contracts: Contracts, tmp_path: Path) -> None:
