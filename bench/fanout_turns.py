@@ -208,14 +208,21 @@ async def measure_all(
 ) -> list[Figures]:
     """Return what each server did at each size; the first one is the floor of every round."""
     async with AsyncExitStack() as stack:
-        seats = []
+        seats: list[Seat] = []
         for contender in contenders:
             options: list[str] = []
             if contender is OURS:
                 everyone = folder / f"channels-{clients}"
                 everyone.write_text("position:1:uniswap-v3:1\n" * clients)
                 options = ["--channels", str(everyone)]
-            seat = await open_seat(stack, contender, loader, clients, folder, options=options)
+            try:
+                seat = await open_seat(stack, contender, loader, clients, folder, options=options)
+            except RuntimeError as error:
+                if not seats or contender is OURS:
+                    raise
+                # A peer that can't do it tells nothing about the others.
+                tell(f"{clients} clients on {contender.name}: left out, {error}")
+                continue
             tell(
                 f"{clients} clients on {contender.name} in {seat.open_s:.1f} s, {seat.kib_per_connection:.1f} KiB each"
             )

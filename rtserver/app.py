@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .store.history import HistoryStore
     from .store.store import Store
 
-__all__ = ["COLLECTOR", "run_server"]
+__all__ = ["COLLECTOR", "identity_of", "run_server"]
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +145,6 @@ class _Chain:
         books = self.books
         first_blocks: dict[Address, int] = {}
         self.protocols: list[dict[str, str]] = []
-        self._deployment: list[tuple[str, ...]] = []
         for protocol in deployed:
             manager = Address(protocol.position_manager)
             staker = None if protocol.staker is None else Address(protocol.staker)
@@ -161,7 +160,7 @@ class _Chain:
                 rewards_every_s=settings.rewards_every_s,
                 deviation_bps=deviation_bps,
             )
-            self._describe(protocol.kind, protocol.factory, manager, code_hash or "", staker)
+            self._describe(protocol.kind, protocol.factory, manager, staker)
             if protocol.first_block is not None:
                 first_blocks |= {contract: protocol.first_block for contract in (manager, staker) if contract}
         if not books:
@@ -196,8 +195,7 @@ class _Chain:
             heard=self.reader.saw,
             finality_every_blocks=_FINALITY_EVERY_BLOCKS,
         )
-        # What is kept of another deployment is of no use: it knows other positions by the same ids.
-        identity = orjson.dumps(sorted(self._deployment)).decode()
+        identity = identity_of(deployed)
         self.prices = build_aggregator(chain_id, settings, prices, dollars)
         watch_prices(self.prices, self.name, metrics)
         core = EngineCore(chain_id, books, self.prices)
@@ -272,12 +270,20 @@ class _Chain:
             report["history"] = self.history.writer.report()
         return report
 
-    def _describe(self, kind: str, factory: str, manager: str, code_hash: str, staker: str | None) -> None:
-        self._deployment.append((kind, factory.lower(), manager.lower(), code_hash.lower()))
+    def _describe(self, kind: str, factory: str, manager: str, staker: str | None) -> None:
         contracts = {"factory": factory, "positionManager": manager}
         if staker is not None:
             contracts["staker"] = staker
         self.protocols.append({"kind": kind} | {name: checksum(Address(at)) for name, at in contracts.items()})
+
+
+def identity_of(protocols: Iterable[ProtocolSettings]) -> str:
+    """Return what kept facts depend on: what is kept of other contracts knows other positions by the same ids."""
+    contracts = [
+        (each.kind, each.factory, each.position_manager, each.init_code_hash or "", each.staker or "")
+        for each in protocols
+    ]
+    return orjson.dumps(sorted([text.lower() for text in each] for each in contracts)).decode()
 
 
 def _build(

@@ -19,9 +19,10 @@ from .admission import AtOnce, Bucket
 from .frame_meter import FrameMeter
 from .problems import problem, seal
 from .proxies import Proxies
+from .shortcut import Shortcut, shortcut
 from .sparse_log import SparseLog, failure
 
-__all__ = ["EdgeRunner"]
+__all__ = ["Connection", "EdgeRunner"]
 
 # A request has to be whole this long after the one before it was answered. Above the 60 s for which common proxies
 # keep an idle connection, so that it is they who close it.
@@ -104,11 +105,13 @@ class _Server(web.Server):
         return self._make(message, *rest)
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._edge, loop=self._loop, **self._kwargs)
+        return Connection(self, self._edge, loop=self._loop, **self._kwargs)
 
 
-class _Connection(web.RequestHandler):
-    __slots__ = ("_address", "_budget", "_edge", "_is_over", "_meter")
+class Connection(web.RequestHandler):
+    """One connection, whatever is spoken on it."""
+
+    __slots__ = ("_address", "_budget", "_edge", "_is_over", "_meter", "_shortcut")
 
     def __init__(self, server: _Server, edge: _Edge, **options: Any) -> None:
         super().__init__(server, **options)
@@ -119,6 +122,8 @@ class _Connection(web.RequestHandler):
         self._meter: FrameMeter | None = None
         self._budget: Bucket | None = None
         self._is_over = False
+        # While a client's frames may go past the transport.
+        self._shortcut: Shortcut | None = None
 
     # --- how many and how long ------------------------------------------------------------------------
 
@@ -138,10 +143,24 @@ class _Connection(web.RequestHandler):
             transport.abort()  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.close_shortcut()
         if self._address is not None:
             self._edge.at_once.leave(self._address)
             self._address = None
         super().connection_lost(exc)
+
+    # --- past the transport ---------------------------------------------------------------------------
+
+    def open_shortcut(self) -> Shortcut | None:
+        """Borrow the socket until the connection is lost or `close_shortcut`; None where there is none to lend."""
+        self._shortcut = None if self.transport is None else shortcut(self.transport)
+        return self._shortcut
+
+    def close_shortcut(self) -> None:
+        """Have nothing go past the transport any more."""
+        if self._shortcut is not None:
+            self._shortcut.end()
+            self._shortcut = None
 
     # --- frames ---------------------------------------------------------------------------------------
 

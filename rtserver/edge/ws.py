@@ -19,9 +19,9 @@ from ..protocols.channels import Channel, parse_channel
 from ..wire.codes import CloseCode
 from ..wire.messages import Auth, ClientId, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
 from .admission import Admission, Bucket
+from .connections import Connection
 from .problems import problem
 from .rest import Rest
-from .shortcut import shortcut
 from .sparse_log import SparseLog
 from .upgrade import refusal
 
@@ -95,14 +95,17 @@ class Sockets:
         transport = request.transport
         if transport is None:  # gone while it was being greeted
             return
-        with shortcut(transport) as send_now:
-            session = self._open(transport, send_now)
-            try:
-                if first is not None:
-                    self._hub.subscribe(session, first, None, None)
-                await self._read(socket, session, ip)
-            finally:
-                self._hub.close(session)
+        connection = request.protocol
+        way = connection.open_shortcut() if isinstance(connection, Connection) else None
+        session = self._open(transport, None if way is None else way.send)
+        try:
+            if first is not None:
+                self._hub.subscribe(session, first, None, None)
+            await self._read(socket, session, ip)
+        finally:
+            self._hub.close(session)
+            if isinstance(connection, Connection):
+                connection.close_shortcut()
 
     def _open(self, transport: _Transport, send_now: Callable[[bytes], int] | None) -> Session:
         def end(code: CloseCode) -> None:

@@ -104,8 +104,7 @@ class Joining:
         self, session: Session, stream: Stream, request_id: RequestId, cursor: str | None, *, latest: bool
     ) -> None:
         """Join a session to an open channel."""
-        session.join(stream)
-        (session.latest.add if latest else session.latest.discard)(stream)
+        session.join(stream, latest=latest)
         session.held.pop(stream, None)
         stream.listeners[session] = None
         self._openings.keep(stream.channel)

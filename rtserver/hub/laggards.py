@@ -40,8 +40,7 @@ class Laggards:
 
     def begin(self, session: Session, now: float, *, amid_step: bool = False) -> None:
         """Let a session lag; amid a step, streams that tell something have moved on, but nothing of it was written."""
-        session.lag_since = now
-        session.replied_bytes = 0
+        session.lag(now)
         session.written = {
             stream: session.held.get(stream, stream.seq - 1 if amid_step and stream.fragment else stream.seq)
             for stream in session.joined.values()

@@ -52,12 +52,12 @@ class Session:
         now: Monotonic seconds at opening.
         on_close: Called once with the close code when the server ends the session.
         send_now: Where the outlet has one, its socket's own way: hands bytes to the kernel and returns how many it
-            took, or raises OSError. Only called while nothing is unsent and the outlet is not closing.
+            took, or raises OSError. Only called while the outlet has nothing unsent.
     """
 
     __slots__ = (
-        "_on_close", "awaiting_pong_since", "closing", "held", "joined", "lag_since", "last_write", "latest", "name",
-        "order", "outlet", "owed", "pending", "replied_bytes", "send_now", "written",
+        "_on_close", "_send_now", "awaiting_pong_since", "closing", "direct", "held", "joined", "lag_since",
+        "last_write", "latest", "name", "order", "outlet", "owed", "pending", "replied_bytes", "written",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +70,11 @@ class Session:
     ) -> None:
         self.name = name
         self.outlet = outlet
-        self.send_now = _through(outlet) if send_now is None else send_now
+        self._send_now = send_now
+        # `send_now` while a frame may go that way as it is, None otherwise: one look for each delivered message, where
+        # to ask the transport takes four, and what they touch lies all over memory. Whatever could end that sets
+        # None: every other write, a lag, a channel in mode "latest". See `regain`.
+        self.direct: Callable[[bytes], int] | None = None
         self.closing = False
         # Channel → stream, in the order of joining; and in an order that doesn't depend on that, None until asked for.
         self.joined: dict[str, Stream] = {}
@@ -91,10 +95,15 @@ class Session:
         self.replied_bytes = 0
         self._on_close = on_close
 
-    def join(self, stream: Stream) -> None:
-        """Note a stream as joined."""
+    def join(self, stream: Stream, *, latest: bool) -> None:
+        """Note a stream as joined, in mode "latest" or not."""
         self.joined[stream.channel] = stream
         self.order = None
+        if latest:
+            self.latest.add(stream)
+            self.direct = None
+        else:
+            self.latest.discard(stream)
 
     def leave(self, stream: Stream) -> None:
         """Forget a stream, and what was owed of it."""
@@ -110,8 +119,27 @@ class Session:
         self.order = tuple(sorted(self.joined.values(), key=_CHANNEL))
         return self.order
 
+    def lag(self, now: float) -> None:
+        """Begin to lag."""
+        self.lag_since = now
+        self.replied_bytes = 0
+        self.direct = None
+
+    def regain(self) -> Callable[[bytes], int] | None:
+        """Return the socket's own way, for this frame and those to come, if a frame may go it as it is."""
+        if (
+            self._send_now is not None
+            and self.lag_since is None
+            and not self.latest
+            and not self.outlet.get_write_buffer_size()
+            and not self.outlet.is_closing()
+        ):
+            self.direct = self._send_now
+        return self.direct
+
     def write(self, frame: bytes, now: float) -> None:
-        """Write a frame, whatever is still unsent."""
+        """Write a frame, or what is left of one, whatever is still unsent."""
+        self.direct = None
         if not self.outlet.is_closing():
             self.outlet.write(frame)
             self.last_write = now
@@ -138,14 +166,5 @@ class Session:
         """End the session with a close code; whoever reads the socket does the rest."""
         if not self.closing:
             self.closing = True
+            self.direct = None
             self._on_close(code)
-
-
-def _through(outlet: Outlet) -> Callable[[bytes], int]:
-    """Return the way of an outlet that has no socket of its own: it takes everything."""
-
-    def send(data: bytes) -> int:
-        outlet.write(data)
-        return len(data)
-
-    return send

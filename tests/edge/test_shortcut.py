@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 import uvloop
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtserver.domain.chain import Header
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
-from rtserver.edge.shortcut import shortcut
+from rtserver.edge.connections import Connection, EdgeRunner
+from rtserver.edge.proxies import Proxies
+from rtserver.edge.shortcut import Shortcut, shortcut
 from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Limits
 from rtserver.hub.session import LAG_BYTES, Session
@@ -63,16 +66,14 @@ class _Ledger:
 class _Connection:
     """A session on a real TCP connection with tiny buffers, and what should arrive at its other end."""
 
-    def __init__(self, hub: Hub, transport: asyncio.Transport, client: socket.socket, stack: ExitStack) -> None:
+    def __init__(self, hub: Hub, transport: asyncio.Transport, client: socket.socket, way: Shortcut) -> None:
         self.expected = bytearray()
         self.transport = transport
         self.ledger = _Ledger(transport, self.expected)
         self.short_writes = 0
         self.client = client
         self.arrived = bytearray()
-        send = stack.enter_context(shortcut(transport))
-        assert send is not None
-        self.session = Session("client", self.ledger, 0.0, lambda code: None, self._noting(send))
+        self.session = Session("client", self.ledger, 0.0, lambda code: None, self._noting(way.send))
         hub.open(self.session)
 
     def _noting(self, send: Callable[[bytes], int]) -> Callable[[bytes], int]:
@@ -108,11 +109,19 @@ async def _connected(hub: Hub) -> AsyncIterator[_Connection]:
     loop = asyncio.get_running_loop()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    accepted: asyncio.Future[asyncio.Transport] = loop.create_future()
+    accepted: asyncio.Future[tuple[asyncio.Transport, Shortcut]] = loop.create_future()
 
     class Accept(asyncio.Protocol):
+        way: Shortcut | None = None
+
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            accepted.set_result(cast(asyncio.Transport, transport))
+            self.way = shortcut(transport)
+            assert self.way is not None
+            accepted.set_result((cast(asyncio.Transport, transport), self.way))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            assert self.way is not None
+            self.way.end()
 
     server = await loop.create_server(Accept, sock=listener)
     client = socket.socket()
@@ -120,9 +129,8 @@ async def _connected(hub: Hub) -> AsyncIterator[_Connection]:
     client.setblocking(False)
     try:
         await loop.sock_connect(client, listener.getsockname())
-        transport = await accepted
-        with ExitStack() as stack:
-            yield _Connection(hub, transport, client, stack)
+        transport, way = await accepted
+        yield _Connection(hub, transport, client, way)
         transport.abort()
     finally:
         client.close()
@@ -255,16 +263,52 @@ async def test_a_way_that_was_let_go_is_an_error() -> None:
     mine, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=mine)
-    with shortcut(transport) as send:
-        assert send is not None
-        assert send(b"abc") == 3
+    way = shortcut(transport)
+    assert way is not None
+    assert way.send(b"abc") == 3
+    way.end()
+    way.end()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        send(b"def")
+        way.send(b"def")
     assert not transport.is_closing()
     transport.write(b"ghi")
     assert theirs.recv(10) == b"abcghi"
     transport.abort()
     theirs.close()
+
+
+async def test_a_connection_lets_go_of_its_socket_before_the_number_is_anothers() -> None:
+    ways: list[Shortcut] = []
+    lost = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.Response:
+        assert isinstance(request.protocol, Connection)
+        way = request.protocol.open_shortcut()
+        assert way is not None
+        ways.append(way)
+        while request.transport is not None:
+            await asyncio.sleep(0)
+        lost.set()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    runner = EdgeRunner(app, limits=Limits(), metrics=Metrics(), proxies=Proxies(()), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        _, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(30):
+            while not ways:
+                await asyncio.sleep(0)
+            assert ways[0].send(b"HTTP") == 4
+            writer.transport.abort()
+            await lost.wait()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            ways[0].send(b"more")
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_transport_without_a_plain_socket_has_none() -> None:
@@ -277,5 +321,4 @@ async def test_a_transport_without_a_plain_socket_has_none() -> None:
             return object()
 
     for transport in (Pipe(), Encrypted()):
-        with shortcut(transport) as send:
-            assert send is None
+        assert shortcut(transport) is None

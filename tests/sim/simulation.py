@@ -115,7 +115,7 @@ class Simulation:
             else:
                 wire.close(code)
 
-        peer.session = Session(peer.name, wire, self._now, end)
+        peer.session = Session(peer.name, wire, self._now, end, wire.send_now)
         peer.brain.connected(self._now)
         self._server.hub.open(peer.session)
         self._say(f"{peer.name} connects, wants {peer.brain.wanted}")
