@@ -87,7 +87,7 @@ def _of_call(_: object, calls: Sequence[object], block: str, purpose: str) -> st
 
 def _install(path: Path) -> None:
     trace = Trace()
-    trace.around(ChainSource, "offer", "head decoded", None, lambda _, header: header.hash)
+    trace.around(ChainSource, "hear", "head decoded", None, lambda _, __, header: header.hash)
     trace.around_async(ChainReader, "logs", "logs asked", "logs there", lambda _, blocks, __: blocks[-1])
     trace.around_async(ChainReader, "call", "reads asked", "reads there", _of_call)
     trace.around(EngineCore, "evaluate", "evaluate", "evaluated", lambda _, header, *__, **___: header.hash)
