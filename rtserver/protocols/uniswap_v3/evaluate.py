@@ -19,7 +19,16 @@ from ..addresses import checksum
 from ..base import Patches, patches_with
 from .state import WHOLE, Nft, Pool, Range, Token
 
-__all__ = ["TICK_AND_PRICE", "evaluate_pool_price", "evaluate_ranges", "pool_view", "position_view"]
+__all__ = [
+    "FEES_USD",
+    "TICK_AND_PRICE",
+    "VALUE",
+    "evaluate_pool_price",
+    "evaluate_ranges",
+    "fees_cents_of",
+    "pool_view",
+    "position_view",
+]
 
 _HALF: Final = 1 << 127
 # Which fields a patch holds: a later patch that holds at least the same makes an earlier one needless.
@@ -28,12 +37,12 @@ _AMOUNT0: Final = 2
 _AMOUNT1: Final = 4
 _FEES0: Final = 8
 _FEES1: Final = 16
-_VALUE: Final = 32
-_FEES_USD: Final = 64
+VALUE: Final = 32
+FEES_USD: Final = 64
 _ACTIVE: Final = 128
 _OWNER_AND_LIQUIDITY: Final = 256
 _DEVIATION: Final = 512
-_SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
+_SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | VALUE | FEES_USD
 
 Static = tuple[int, str, Token, Token]
 
@@ -226,11 +235,11 @@ def evaluate_ranges(
                 value = (amount0 * each0 + amount1 * each1 + half) >> 128
                 if value != nft.value_cents:
                     nft.value_cents = value
-                    fields |= _VALUE
+                    fields |= VALUE
                     text += f',"valueUSD":"{value // 100}{cents[value % 100]}"'
                 fees_cents: int | None
                 if nft.has_principal:
-                    fees_cents = _fees_cents(nft, each0, each1)
+                    fees_cents = fees_cents_of(nft, each0, each1)
                 else:
                     fees_cents = (owed0 * each0 + owed1 * each1 + half) >> 128
                 if fees_cents != nft.fees_cents:
@@ -238,7 +247,7 @@ def evaluate_ranges(
                     if fees_cents is None:
                         nft.news |= WHOLE
                     else:
-                        fields |= _FEES_USD
+                        fields |= FEES_USD
                         text += f',"feesUSD":"{fees_cents // 100}{cents[fees_cents % 100]}"'
             elif nft.value_cents is not None:
                 nft.value_cents = nft.fees_cents = None
@@ -273,7 +282,7 @@ def _less(owed: int, principal: int | None) -> str:
     return str(owed - principal) if owed > principal else "0"
 
 
-def _fees_cents(nft: Nft, each0: int, each1: int) -> int | None:
+def fees_cents_of(nft: Nft, each0: int, each1: int) -> int | None:
     """Return what the fees are worth in cents, None where owed principal is unknown."""
     if nft.principal0 is None or nft.principal1 is None:
         return None
