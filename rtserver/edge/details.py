@@ -53,6 +53,8 @@ class _Worth:
 
     def of(self, token: JsonValue, amount: JsonValue) -> str | None:
         """Return what an amount in smallest units is worth, None where the amount or the price is unknown."""
+        if amount == "0":
+            return "0.00"  # whatever the price
         price = self.price_of(token)
         if not (isinstance(token, dict) and isinstance(price, dict) and isinstance(amount, str)):
             return None

@@ -5,7 +5,7 @@ come encoded, once for each channel.
 """
 
 from collections.abc import Collection, Iterator, Sized
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from ..domain.chain import Header
 from ..domain.ids import ChainId
@@ -17,6 +17,10 @@ from .session import LAG_BYTES, Session
 from .stream import Stream
 
 __all__ = ["FanOut"]
+
+# A step that at least one in so many streams has a part in is delivered by a look at all that each session joined: for
+# 50,000 streams that is 0.23 µs a stream, and 1.35 µs for each that has a part where they are collected.
+_SHARE: Final = 5
 
 _Streams: TypeAlias = tuple[Stream, ...]
 _Audience: TypeAlias = tuple[_Streams, Collection[Session]]
@@ -85,16 +89,16 @@ class FanOut:
         if len(told) == 1:
             # Only sessions listen; the stream doesn't know what they are.
             yield (told[0],), cast(dict[Session, None], told[0].listeners)
-        elif 2 * len(told) > len(self._streams):
+        elif _SHARE * len(told) >= len(self._streams):
             yield from _by_sessions(self._sessions)
         else:
             yield from _by_listeners(told)
 
 
 def _by_sessions(sessions: Collection[Session]) -> Iterator[_Audience]:
-    """Yield the audiences of a step that most streams have a part in, by a look at all that each session joined.
+    """Yield the audiences of a step that many streams have a part in, by a look at all that each session joined.
 
-    A quarter of what it costs to collect them from the streams, which look nowhere else and lie all over memory.
+    Collecting them from the streams costs more: those look nowhere else, and lie all over memory.
     """
     audiences: dict[_Streams, list[Session]] = {}
     for session in sessions:

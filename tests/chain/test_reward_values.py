@@ -18,6 +18,8 @@ from .world import World, open_world, position_channel, rewards_channel
 def value_of(world: World, token: dict[str, Any], amount: str | None) -> Fraction | None:
     """Return an amount times the price shown beside it, as a reader would compute it."""
     price = world.keeper.states[PRICES.name].get(token["address"], {}).get("priceUSD")
+    if amount == "0":
+        return Fraction(0)
     if price is None or amount is None:
         return None
     return Fraction(int(amount), 10 ** int(token["decimals"])) * Fraction(str(price))
@@ -122,6 +124,11 @@ async def test_without_a_price_there_is_no_value_and_with_one_there_is(lab: Lab)
     async with open_world(lab, staking=True) as world:
         await world.open(PRICES, position_channel(token_id))
         await world.keeper.until(lambda: world.position(token_id)["rewards"] is not None)
+        # It has earned nothing yet: that is worth nothing, whatever the price.
+        assert world.position(token_id)["rewardsUSD"] == "0.00"
+        await lab.mine(timestamp=lab.head.timestamp + 100)
+        await world.settled()
+        assert world.position(token_id)["rewards"]["places"][0]["amount"] != "0"
         assert world.position(token_id)["rewardsUSD"] is None
         # Someone opens a pool against dollars, and makes it deep enough to be believed.
         pool = await lab.create_pool(token, lab.deployment.tokens["USDC"], 3000)

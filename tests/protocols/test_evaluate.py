@@ -93,7 +93,7 @@ def test_a_position_shows_what_the_formulas_say(
     assert view["isActive"] == (liquidity > 0 and lower <= tick < upper)
     assert (view["liquidity"], view["tick"]) == (str(liquidity), tick)
     for name, parts in (("valueUSD", amounts), ("feesUSD", fees)):
-        if None in cents or None in parts:
+        if None in parts or any(part and price_ is None for part, price_ in zip(parts, cents, strict=True)):
             assert view[name] is None
             continue
         exact = sum(

@@ -15,6 +15,7 @@ from .history import Histories
 from .keeping import Keeping
 from .pricing import Pricing
 from .reading import Reading
+from .revalue import revalue_ranges
 from .staked import add_rewards
 from .state import Nft, Pool, Range
 
@@ -196,7 +197,10 @@ class UniswapV3Book(Keeping, Reading, Histories, Pricing):
             move = evaluate_pool_price(pool, *tokens, cents0, cents1, self._deviation_bps)
             if move is not None:
                 moves[pool] = move
-            work[pool] = pool.ranges.values()
+            if cents0 is None or cents1 is None or address in self._dirty_pools or (move is not None and not move[1]):
+                work[pool] = pool.ranges.values()
+            else:
+                revalue_ranges(pool, ranges, move, cents0, cents1, result.patches)
             if address in self._wanted_pools:
                 # A reorganisation can take a pool's creation away.
                 view = pool_view(pool, (self._chain_id, self.kind, *tokens)) if pool.exists else None

@@ -11,6 +11,7 @@ the arithmetic. Changes are found by comparing integers, and only a changed inte
 from collections.abc import Iterable
 from typing import Final
 
+from ...domain.cents import pair_cents
 from ...domain.clmath.fees import MASK_128, MASK_256
 from ...domain.diff import EncodedPatch, JsonObject
 from ...domain.ids import TokenId
@@ -19,7 +20,16 @@ from ..addresses import checksum
 from ..base import Patches, patches_with
 from .state import WHOLE, Nft, Pool, Range, Token
 
-__all__ = ["TICK_AND_PRICE", "evaluate_pool_price", "evaluate_ranges", "pool_view", "position_view"]
+__all__ = [
+    "FEES_USD",
+    "TICK_AND_PRICE",
+    "VALUE",
+    "evaluate_pool_price",
+    "evaluate_ranges",
+    "fees_cents_of",
+    "pool_view",
+    "position_view",
+]
 
 _HALF: Final = 1 << 127
 # Which fields a patch holds: a later patch that holds at least the same makes an earlier one needless.
@@ -28,12 +38,12 @@ _AMOUNT0: Final = 2
 _AMOUNT1: Final = 4
 _FEES0: Final = 8
 _FEES1: Final = 16
-_VALUE: Final = 32
-_FEES_USD: Final = 64
+VALUE: Final = 32
+FEES_USD: Final = 64
 _ACTIVE: Final = 128
 _OWNER_AND_LIQUIDITY: Final = 256
 _DEVIATION: Final = 512
-_SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | _VALUE | _FEES_USD
+_SWAPPED: Final = _AMOUNT0 | _AMOUNT1 | _FEES0 | _FEES1 | VALUE | FEES_USD
 
 Static = tuple[int, str, Token, Token]
 
@@ -222,27 +232,31 @@ def evaluate_ranges(
                 shown = str(owed1)
                 fee = _less(owed1, nft.principal1) if nft.has_principal else shown
                 text += f',"collectable1":"{shown}","fees1":"{fee}"' if fee else f',"collectable1":"{shown}"'
-            if priced:
-                value = (amount0 * each0 + amount1 * each1 + half) >> 128
-                if value != nft.value_cents:
-                    nft.value_cents = value
-                    fields |= _VALUE
-                    text += f',"valueUSD":"{value // 100}{cents[value % 100]}"'
-                fees_cents: int | None
-                if nft.has_principal:
-                    fees_cents = _fees_cents(nft, each0, each1)
+            told: int | None
+            if priced:  # the sum of `pair_cents`, without the call
+                told = (amount0 * each0 + amount1 * each1 + half) >> 128
+            else:
+                told = pair_cents(amount0, amount1, cents0, cents1)
+            if told != nft.value_cents:
+                nft.value_cents = told
+                if told is None:
+                    nft.news |= WHOLE
                 else:
-                    fees_cents = (owed0 * each0 + owed1 * each1 + half) >> 128
-                if fees_cents != nft.fees_cents:
-                    nft.fees_cents = fees_cents
-                    if fees_cents is None:
-                        nft.news |= WHOLE
-                    else:
-                        fields |= _FEES_USD
-                        text += f',"feesUSD":"{fees_cents // 100}{cents[fees_cents % 100]}"'
-            elif nft.value_cents is not None:
-                nft.value_cents = nft.fees_cents = None
-                nft.news |= WHOLE
+                    fields |= VALUE
+                    text += f',"valueUSD":"{told // 100}{cents[told % 100]}"'
+            if nft.has_principal:
+                told = fees_cents_of(nft, cents0, cents1)
+            elif priced:
+                told = (owed0 * each0 + owed1 * each1 + half) >> 128
+            else:
+                told = pair_cents(owed0, owed1, cents0, cents1)
+            if told != nft.fees_cents:
+                nft.fees_cents = told
+                if told is None:
+                    nft.news |= WHOLE
+                else:
+                    fields |= FEES_USD
+                    text += f',"feesUSD":"{told // 100}{cents[told % 100]}"'
             if flips or nft.news or all_whole:
                 is_active = in_range and liquidity > 0
                 if is_active is not nft.was_active:
@@ -273,12 +287,12 @@ def _less(owed: int, principal: int | None) -> str:
     return str(owed - principal) if owed > principal else "0"
 
 
-def _fees_cents(nft: Nft, each0: int, each1: int) -> int | None:
-    """Return what the fees are worth in cents, None where owed principal is unknown."""
+def fees_cents_of(nft: Nft, cents0: int | None, cents1: int | None) -> int | None:
+    """Return what the fees are worth in cents, None where owed principal or a price is unknown."""
     if nft.principal0 is None or nft.principal1 is None:
         return None
     fees0, fees1 = max(nft.collectable0 - nft.principal0, 0), max(nft.collectable1 - nft.principal1, 0)
-    return (fees0 * each0 + fees1 * each1 + _HALF) >> 128
+    return pair_cents(fees0, fees1, cents0, cents1)
 
 
 def position_view(nft: Nft, static: Static) -> JsonObject:

@@ -183,7 +183,8 @@ class Folding(Living):
             for token_id in record.token_ids:
                 if (nft := self._nfts.get(token_id)) is not None:
                     self._stale_ids.add(token_id)
-                    nft.life.drop((block_hash,))
+                    if nft.life is not None:
+                        nft.life.drop((block_hash,))
                 else:
                     self._urge(token_id, None)
             for token_id in record.first_read_ids:

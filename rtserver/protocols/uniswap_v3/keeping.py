@@ -101,13 +101,14 @@ class Keeping(Folding):
         kept = self._kept_lives
         for token_id, nft in self._nfts.items():
             life, known = nft.life, kept.get(token_id)
-            if known is not None and known[0] is nft and known[1] == life.version:
+            version = 0 if life is None else life.version
+            if known is not None and known[0] is life and known[1] == version:
                 continue
-            if life.is_known:
+            if life is not None and life.is_known:
                 changed[f"l:{token_id}"] = [[str(total) for total in life.older], [*map(kept_event, life.events)]]
             elif known is not None:
                 changed[f"l:{token_id}"] = _GONE
-            kept[token_id] = nft, life.version
+            kept[token_id] = life, version
         if len(kept) != len(self._nfts):
             for token_id in kept.keys() - self._nfts.keys():
                 del kept[token_id]

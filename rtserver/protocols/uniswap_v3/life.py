@@ -99,12 +99,6 @@ class Lifetime:
             self.net1 -= sum(event.flow1 for event in gone)
             self.version += 1
 
-    def begin_again(self) -> None:
-        """Forget everything: it is asked for anew."""
-        version = self.version + 1
-        self.__init__()  # type: ignore[misc]
-        self.version = version
-
     def complete(self, past: Iterable[Event]) -> None:
         """Take all events up to some block; those that were folded since are known already."""
         known = {(event.block_hash, event.index) for event in self.events}

@@ -49,14 +49,15 @@ class Living(Sampling):
                 self._begin_life(nft)
                 return
             event.paid0, event.paid1 = payment[1:]
-        nft.life.add(event)
+        life = nft.lived()
+        life.add(event)
         self._fresh_events.append((nft, event))
-        if len(nft.life.events) > 1:
-            nft.life.shorten(self._journal.hashes())
+        if len(life.events) > 1:
+            life.shorten(self._journal.hashes())
 
     def _begin_life(self, nft: Nft) -> None:
         """Ask for all of a position's past."""
-        nft.life.begin_again()
+        nft.life = None
         nft.ring = None
         self._unsampled.add(nft.token_id)
         self._load_life[nft.token_id] = None
@@ -89,7 +90,7 @@ class Living(Sampling):
         born = self._born.pop(nft.token_id, None)
         if born is not None:
             del self._load_life[nft.token_id], self._unseeded[nft.token_id]
-            nft.life.complete(born)
+            nft.lived().complete(born)
             self._newborn.add(nft.token_id)
             self._fresh_events += [(nft, event) for event in born]
 
@@ -97,7 +98,7 @@ class Living(Sampling):
         """Note what the tokens of the newest block's events are worth in it."""
         head = self._journal.head
         for nft, event in self._fresh_events:
-            if event.block_hash == head and event in nft.life.events:
+            if event.block_hash == head and nft.life is not None and event in nft.life.events:
                 pool = nft.range.pool
                 event.timestamp = now
                 event.cents0, event.cents1 = prices.get(pool.token0), prices.get(pool.token1)
@@ -178,15 +179,16 @@ class Living(Sampling):
     def _complete_life(self, token_id: TokenId, past: Collection[Event]) -> None:
         nft = self._nfts.get(token_id)
         if nft is not None:
-            nft.life.complete(past)
-            nft.life.shorten(self._journal.hashes())
+            life = nft.lived()
+            life.complete(past)
+            life.shorten(self._journal.hashes())
 
     # --- what is told ---------------------------------------------------------------------------------
 
     def life(self, token_id: TokenId) -> Life | None:
         """Return what went into a position and came out of it; None while its past is unknown."""
         nft = self._nfts.get(token_id)
-        return nft.life.told() if nft is not None and nft.life.is_known else None
+        return None if nft is None or (life := nft.whole_life) is None else life.told()
 
 
 def event_of(log: Log) -> Event:

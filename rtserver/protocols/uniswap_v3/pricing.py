@@ -12,7 +12,7 @@ from typing import Final
 from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
 from ..base import PastAnswer, PastQuery, QuotePool
 from . import reads
-from .life import Event
+from .life import Event, Lifetime
 from .living import Living
 from .state import Nft
 
@@ -27,6 +27,7 @@ class _Question:
 
     query: PastQuery
     nft: Nft
+    life: Lifetime
     events: list[Event]
     pools: list[QuotePool]
 
@@ -39,7 +40,7 @@ class Pricing(Living):
     def want_prices(self, token_id: TokenId) -> None:
         """Find out what a position's tokens were worth at its own events, where that is unknown."""
         nft = self._nfts.get(token_id)
-        if nft is not None and nft.life.is_known and any(_is_open(event) for event in nft.life.events):
+        if nft is not None and (life := nft.whole_life) is not None and any(map(_is_open, life.events)):
             self._unpriced[token_id] = None
 
     def past_query(self) -> PastQuery | None:
@@ -49,14 +50,15 @@ class Pricing(Living):
         while self._unpriced:
             token_id = next(iter(self._unpriced))
             nft = self._nfts.get(token_id)
-            event = None if nft is None else next(filter(_is_open, nft.life.events), None)
-            if nft is None or event is None:
+            life = None if nft is None else nft.life
+            event = None if life is None else next(filter(_is_open, life.events), None)
+            if nft is None or life is None or event is None:
                 del self._unpriced[token_id]
                 continue
             block = event.block_hash
             pools = [*self._pricing_pools(nft)]
             query = PastQuery(block=block, calls=tuple((pool.pool, reads.SLOT0) for pool in pools))
-            self._question = _Question(query, nft, _events_at(nft, block), pools)
+            self._question = _Question(query, nft, life, _events_at(life, block), pools)
             return query
         return None
 
@@ -102,7 +104,7 @@ class Pricing(Living):
             event.cents0, event.cents1 = pair
             if answer is not None:
                 event.timestamp = answer.timestamp
-        nft.life.version += 1
+        question.life.version += 1
 
     def _price_pool(self, cents: dict[Address, int], pool: QuotePool, sqrt_price: SqrtPriceX96) -> None:
         """Add what a pool tells: a dollar token is a dollar, any other what it costs in one that is known."""
@@ -131,5 +133,5 @@ def _is_open(event: Event) -> bool:
     return event.basis is None
 
 
-def _events_at(nft: Nft, block: BlockHash) -> list[Event]:
-    return [event for event in nft.life.events if event.block_hash == block and _is_open(event)]
+def _events_at(life: Lifetime, block: BlockHash) -> list[Event]:
+    return [event for event in life.events if event.block_hash == block and _is_open(event)]

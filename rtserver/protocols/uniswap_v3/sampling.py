@@ -91,15 +91,17 @@ class Sampling(Staked):
         return list(islice(ready, limit))
 
     def _can_seed(self, nft: Nft) -> bool:
-        return nft.life.is_known and nft.ring is not None and _is_evaluated(nft)
+        return nft.whole_life is not None and nft.ring is not None and _is_evaluated(nft)
 
     def seed(self, token_id: TokenId, samples: Sequence[PastSample]) -> None:
         """Begin a position's windows with what was kept of it, oldest first."""
         nft = self._nfts.get(token_id)
         if nft is None or nft.ring is None or not self._can_seed(nft):
             return
+        life = nft.whole_life
+        assert life is not None
         self._unseeded.pop(token_id, None)
-        ring, until, life = Ring(), nft.ring.oldest, nft.life
+        ring, until = Ring(), nft.ring.oldest
         for one in samples:
             if one.earned0 is not None and one.earned1 is not None and one.timestamp < until:
                 ring.add(one.timestamp, one.earned0 - life.shift0, one.earned1 - life.shift1, one.value_cents)
@@ -120,7 +122,7 @@ class Sampling(Staked):
         return [self._sample_of(nft) for nft in found if nft is not None and _is_evaluated(nft)]
 
     def _sample_of(self, nft: Nft) -> Sample:
-        rng, pool, life = nft.range, nft.range.pool, nft.life
+        rng, pool, life = nft.range, nft.range.pool, nft.whole_life
         lower, upper = pool.ticks[rng.lower], pool.ticks[rng.upper]
         assert lower is not None and upper is not None
         inside = [
@@ -135,8 +137,8 @@ class Sampling(Staked):
         return Sample(
             token_id=nft.token_id, liquidity=nft.liquidity, inside0=inside[0], inside1=inside[1],
             amount0=amounts[0], amount1=amounts[1], fees0=fees[0], fees1=fees[1],
-            earned0=nft.collectable0 + life.net0 if life.is_known else None,
-            earned1=nft.collectable1 + life.net1 if life.is_known else None,
+            earned0=None if life is None else nft.collectable0 + life.net0,
+            earned1=None if life is None else nft.collectable1 + life.net1,
             sqrt_price_x96=pool.sqrt_price, tick=pool.tick, is_active=rng.was_in_range and nft.liquidity > 0,
             value_cents=nft.value_cents, fees_cents=nft.fees_cents, rewards=self._rewards_over_life(nft),
         )  # fmt: skip
@@ -189,4 +191,6 @@ def _is_evaluated(nft: Nft) -> bool:
 
 def _counters(nft: Nft) -> tuple[int, int]:
     life = nft.life
+    if life is None:
+        return nft.collectable0, nft.collectable1
     return nft.collectable0 + life.net0 - life.shift0, nft.collectable1 + life.net1 - life.shift1

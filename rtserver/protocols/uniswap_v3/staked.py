@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from ...domain.cents import cents_of
 from ...domain.chain import Log
 from ...domain.clmath.rewards import seconds_inside, seconds_per_liquidity
 from ...domain.diff import EncodedPatch, JsonObject, JsonValue, State
@@ -29,7 +30,6 @@ __all__ = ["REWARDS", "Staked", "add_rewards"]
 # Which fields a patch holds; the others are in `evaluate`.
 REWARDS: Final = 1 << 16
 _REWARDS_USD: Final = 1 << 17
-_HALF: Final = 1 << 127
 
 
 class Staked(Tracking):
@@ -202,7 +202,7 @@ class Staked(Tracking):
                     continue
                 self._unrewarded.discard(token_id)
                 self._reward(nft, now)
-            nft.rewards_cents = None if nft.earned is None else _cents(nft.earned, prices)
+            nft.rewards_cents = cents_of(nft.earned, prices)
             rewards, cents = nft.rewards, nft.rewards_cents
             if (rewards is None) is not (before is None) or (cents is None and cents_before is not None):
                 nft.news |= WHOLE
@@ -287,23 +287,12 @@ class Staked(Tracking):
                     "owner": checksum(owner),
                     "token": self._tokens[token].view,
                     "amount": str(amount),
-                    "valueUSD": None if (cents := _cents({token: amount}, prices)) is None else cents_text(cents),
+                    "valueUSD": None if (cents := cents_of({token: amount}, prices)) is None else cents_text(cents),
                 }
                 for token, amount in known.items()
             }
             if state != self._claimed.get(owner):
                 self._claimed[owner] = claims[owner] = state
-
-
-def _cents(amounts: Mapping[Address, int], prices: Prices) -> int | None:
-    """Return what amounts in smallest units are worth in US cents, None where one of the tokens has no price."""
-    total = 0
-    for token, amount in amounts.items():
-        each = prices.get(token)
-        if each is None:
-            return None
-        total += amount * each
-    return (total + _HALF) >> 128
 
 
 def add_rewards(

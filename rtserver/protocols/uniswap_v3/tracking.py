@@ -15,7 +15,7 @@ from ..staking import Staking
 from . import reads
 from .discovery import OwnerWatch
 from .journal import Journal, Touched
-from .life import Event, Unpaid
+from .life import Event, Lifetime, Unpaid
 from .state import Nft, Pool, Range, RangeKey, Token
 
 __all__ = ["FEE_TIERS", "Tracking"]
@@ -124,7 +124,7 @@ class Tracking:
         # As last kept for the next process: see keeping.py.
         self._kept_tokens: set[Address] = set()
         self._kept_nfts: dict[TokenId, tuple[Range, Address, int | None, int | None]] = {}
-        self._kept_lives: dict[TokenId, tuple[Nft, int]] = {}
+        self._kept_lives: dict[TokenId, tuple[Lifetime | None, int]] = {}
         self._kept_owners: set[Address] = set()
         self._kept_records: dict[BlockHash, Touched] = {}
         # Staked positions; those of them to be told what they earned; when all of them last were, in chain seconds.

@@ -61,7 +61,7 @@ export interface Position {
   priceUpper: string;
   /** The pool's price is away from what its tokens cost elsewhere; null while that is unknown. */
   priceDeviation?: boolean | null;
-  /** Two decimals, or null where a token has no price. */
+  /** Two decimals, or null where something of a token is there that has no price. */
   valueUSD: string | null;
   feesUSD: string | null;
   readonly [later: string]: unknown;

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from ...domain.cents import cents_of
 from ...domain.diff import JsonObject, JsonValue
 from ...domain.ids import Address
 from ...protocols.addresses import checksum
 from ...protocols.base import Earnings, Life, LifeEvent, Prices
-from .money import cents_of, usd_text
+from .money import usd_text
 
 __all__ = ["earned_cents", "earned_view", "gains_view"]
 

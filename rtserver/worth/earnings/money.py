@@ -1,32 +1,8 @@
-"""Raw amounts to US cents, and rates of them as percentages. Integers throughout; None where something is unknown."""
+"""Cents as dollars, and ratios of them as percentages. Integers throughout; None where something is unknown."""
 
-from collections.abc import Mapping
-
-from ...domain.ids import Address
 from ...domain.text import cents_text
-from ...protocols.base import Prices
 
-__all__ = ["cents_of", "percent_text", "usd_text", "worth_x128"]
-
-_HALF = 1 << 127
-
-
-def worth_x128(amounts: Mapping[Address, int], prices: Prices) -> int | None:
-    """Return what raw amounts are worth, US cents × 2^128; None where one that isn't 0 has no price."""
-    total = 0
-    for token, amount in amounts.items():
-        if amount:
-            price = prices.get(token)
-            if price is None:
-                return None
-            total += amount * price
-    return total
-
-
-def cents_of(amounts: Mapping[Address, int] | None, prices: Prices) -> int | None:
-    """Return what raw amounts are worth in US cents, halves up; None where they or a price are unknown."""
-    worth = None if amounts is None else worth_x128(amounts, prices)
-    return None if worth is None else (worth + _HALF) >> 128
+__all__ = ["percent_text", "usd_text"]
 
 
 def usd_text(cents: int | None) -> str | None:

@@ -7,10 +7,11 @@ under its own name, what a position over the whole range would have earned in th
 from dataclasses import dataclass
 from typing import Final
 
+from ...domain.cents import worth_x128
 from ...domain.clmath.rewards import YEAR_S
 from ...domain.diff import JsonObject
 from ...protocols.base import Earnings, PoolWindow, Prices, Window
-from .money import percent_text, usd_text, worth_x128
+from .money import percent_text, usd_text
 
 __all__ = ["MIN_COVERED", "Rate", "best_rate", "pool_rate", "rate_of", "rate_view", "window_name"]
 
