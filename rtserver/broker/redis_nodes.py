@@ -10,13 +10,14 @@ asked for anew before each one, and ends when the slot leaves the node, or the n
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import orjson
+from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
@@ -76,7 +77,9 @@ class RedisNodes:
     def _cluster(self, seeds: list[str]) -> RedisCluster:
         places = [parse_url(seed) for seed in seeds]
         nodes = [ClusterNode(str(one.get("host")), int(one.get("port", _DEFAULT_PORT))) for one in places]
-        return RedisCluster.from_url(seeds[0], startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **self._options)
+        client = RedisCluster.from_url(seeds[0], startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **self._options)
+        client.commands_parser = _FirstIsKey()
+        return client
 
     async def check(self) -> None:
         """Ask whether there is a Redis that will do.
@@ -84,9 +87,8 @@ class RedisNodes:
         Raises:
             ConfigError: It does not answer, is too old, or is not what the address says.
         """
-        where = {"target_nodes": RedisCluster.RANDOM} if self.is_cluster else {}
         try:
-            facts = await self.client.info("server", **where)
+            facts = await self._facts()
         except _AWAY as error:
             if "Cluster mode is not enabled" in str(error):
                 raise ConfigError("redis.url: this Redis is not a Cluster: its address is redis://…") from error
@@ -98,6 +100,19 @@ class RedisNodes:
             raise ConfigError(f"redis.url: Redis 7 or newer is needed, this is {version}")
         if facts.get("redis_mode") == "cluster" and not self.is_cluster:
             raise ConfigError("redis.url: this Redis is a Cluster: its address is redis+cluster://…")
+
+    async def _facts(self) -> Mapping[str, Any]:
+        """Return what a server says of itself; of a Cluster, the first node that does."""
+        if isinstance(self.client, Redis):
+            return dict(await self.client.info("server"))
+        await self.client.initialize()
+        last: Exception = RedisClusterException("it has no nodes")
+        for node in self.client.get_nodes():
+            try:
+                return dict(await self.client.info("server", target_nodes=node))
+            except _AWAY as error:
+                last = error
+        raise last
 
     async def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script on the node that holds its keys; raises BrokerAway.
@@ -159,6 +174,21 @@ class RedisNodes:
         """Close all connections."""
         for one in (self.client, *self._listeners.values()):
             await one.aclose()
+
+
+class _FirstIsKey(AsyncCommandsParser):
+    """Says where a command's keys are: the first is right behind it, in all that is sent here but scripts.
+
+    The library asks the first master for the whole table of commands whenever it learns the layout; while that one is
+    away nobody could begin, whatever node they need.
+    """
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Ask nobody."""
+
+    async def get_keys(self, *args: Any) -> tuple[str, ...]:
+        """Return the first key, which decides the slot."""
+        return args[1:2]
 
 
 def _split(url: str) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from rtserver.demo.ports import free_port
@@ -31,21 +32,31 @@ class RedisNodesServer:
     Args:
         folder: For their logs, and what they remember of each other.
         masters: How many share the slots.
-        replicas: How many the first masters have, one each.
+        replicas_of: Which of them have a replica.
+        spares: How many nodes hold nothing.
         timeout_ms: A node that is silent for so long has failed.
     """
 
-    def __init__(self, folder: Path, *, masters: int = 3, replicas: int = 0, timeout_ms: int = 15_000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        masters: int = 3,
+        replicas_of: Sequence[int] = (),
+        spares: int = 0,
+        timeout_ms: int = 15_000,
+    ) -> None:
         self.nodes: list[RedisServer] = []
         self._buses: list[int] = []
         self._masters = masters
-        for _ in range(masters + replicas):
+        self._replicas_of = replicas_of
+        for _ in range(masters + len(replicas_of) + spares):
             # By default 10,000 above the port, where there may be nothing left.
             self._buses.append(bus := free_port())
             options = [
                 "--cluster-enabled", "yes", "--dir", str(folder), "--cluster-port", str(bus),
                 "--cluster-config-file", f"nodes-{bus}.conf", "--cluster-node-timeout", str(timeout_ms),
-                "--repl-diskless-sync-delay", "0",
+                "--repl-diskless-sync-delay", "0", "--cluster-require-full-coverage", "no",
             ]  # fmt: skip
             self.nodes.append(RedisServer(folder, *options))
 
@@ -57,7 +68,7 @@ class RedisNodesServer:
     async def start(self) -> None:
         """Start all nodes, share the slots among the masters, and wait until all of them agree."""
         await asyncio.gather(*(node.start() for node in self.nodes))
-        masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
+        masters, others = self.nodes[: self._masters], self.nodes[self._masters :]
         for index, node in enumerate(masters):
             first, end = (at * _SLOTS // len(masters) for at in (index, index + 1))
             await node.command("CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
@@ -65,15 +76,13 @@ class RedisNodesServer:
         for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
             await self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(bus))
         await until_true(self._are_met)
-        for master, replica in zip(masters, replicas, strict=False):
-            await replica.command("CLUSTER", "REPLICATE", await self.id_of(master))
-        for replica in replicas:
-            await until_true(lambda of=replica: _is_in_step(of))
+        for index, replica in zip(self._replicas_of, others, strict=False):
+            await replica.command("CLUSTER", "REPLICATE", await self.id_of(masters[index]))
+            await until_true(partial(_is_in_step, replica))
 
     async def _are_met(self) -> bool:
         for node in self.nodes:
-            text = await node.command("CLUSTER", "INFO")
-            state: Any = dict(text) if isinstance(text, dict) else _pairs(text)
+            state = _pairs(await node.command("CLUSTER", "INFO"))
             if state["cluster_state"] != "ok" or int(state["cluster_known_nodes"]) != len(self.nodes):
                 return False
         return True
@@ -82,18 +91,12 @@ class RedisNodesServer:
         """Return a node's id."""
         return _text(await node.command("CLUSTER", "MYID"))
 
-    async def master_of(self, key: str) -> RedisServer:
-        """Return the node that holds a key's slot, as the others see it that answer."""
+    async def master_of(self, key: str, ask: RedisServer | None = None) -> RedisServer:
+        """Return the node that holds a key's slot, as one of them sees it."""
         slot = key_slot(key.encode())
-        for node in self.nodes:
-            if node.is_up:
-                async with Redis.from_url(node.url) as redis:
-                    found = await redis.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-                for (first, last), places in found.items():
-                    if first <= slot <= last:
-                        port = places["primary"][1]
-                        return next(one for one in self.nodes if one.port == port)
-        raise AssertionError(f"nobody holds {key}")
+        found: Any = await (ask or self.nodes[0]).command("CLUSTER", "SLOTS")
+        port = next(master[1] for first, last, master, *_ in found if first <= slot <= last)
+        return next(one for one in self.nodes if one.port == port)
 
     async def begin_move(self, key: str, to: RedisServer) -> list[str]:
         """Open a key's slot for its move to another node; return the keys that are in it."""
