@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from contracts.joined import Joined, joined, until
+from contracts.test_link import change, opening, snapshot
 from hub.stage import CHAIN, Client, channel
 
+from rtserver.broker.ports import BrokerAway
 from rtserver.broker.redis_link import RedisBroker
 from rtserver.domain.errors import ConfigError
 
@@ -102,6 +105,36 @@ async def test_a_slot_moves_while_it_is_written_and_read(tmp_path: Path, to: int
         assert newcomer.replica.states[C.name]
         # What waited was told: nothing had to begin anew.
         assert [client.replica.places[A.name][0] for client in clients] == epochs
+
+
+@pytest.mark.parametrize("moved", ["h:y", "s:y"])
+async def test_a_step_is_written_whole_or_not_at_all_while_its_slot_moves(
+    redis_cluster: RedisNodesServer, moved: str
+) -> None:
+    prefix = f"t{secrets.token_hex(6)}"
+    async with aclosing(RedisBroker(redis_cluster.url, prefix)) as broker:
+        # Another slot than that of the tests beside this one.
+        link, key = broker.chain(777), f"{prefix}:{{777}}:"
+        token = await link.acquire("a1", 60_000)
+        assert token is not None
+        await link.publish(token, 1, opening("x", "y", begins_run=True))
+        await link.publish(token, 2, change(1, "x", "y"))
+        source = await redis_cluster.master_of(key)
+        target = next(node for node in redis_cluster.nodes if node is not source)
+        keys = await redis_cluster.begin_move(key, target)
+        await redis_cluster.move(source, target, [key + moved])
+        step = change(2, "x", "y")
+        step.snapshots["y"] = snapshot(2)
+        with pytest.raises(BrokerAway):
+            await link.publish(token, 3, step)
+        assert await source.command("XLEN", f"{key}h:x") == 1
+        with pytest.raises(BrokerAway):
+            await link.read({"x": None, "y": None})
+        await redis_cluster.move(source, target, [one for one in keys if one != key + moved])
+        await redis_cluster.end_move(key, target)
+        await link.publish(token, 3, step)
+        reading = await link.read({"x": ("e1", 0), "y": ("e1", 0)})
+        assert [[one.seq for one in held.entries] for held in reading.channels.values()] == [[1, 2], [1, 2]]
 
 
 async def test_a_node_with_other_slots_is_not_missed(tmp_path: Path) -> None:
