@@ -312,8 +312,12 @@ class HistorySettings(BaseModel):
 
 def _redis_url(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
-        raise ValueError("Redis is redis://host:port, rediss://host:port or unix:///path")
+    schemes = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+    if parts.scheme not in schemes or not (parts.hostname or parts.path):
+        raise ValueError(
+            "Redis is redis://host:port, rediss://host:port or unix:///path; a Cluster is redis+cluster://host:port,"
+            "host:port or rediss+cluster://…, of which one node is enough"
+        )
     return value
 
 

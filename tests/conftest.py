@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from broker.redis_cluster import RedisNodesServer
 from broker.redis_server import RedisServer
 from e2e.served import Served
 
@@ -62,6 +63,17 @@ async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
         yield server
     finally:
         await server.end()
+
+
+@pytest.fixture(scope="session")
+async def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisNodesServer]:
+    """Three masters for tests that leave them in peace and use a prefix of their own."""
+    nodes = RedisNodesServer(tmp_path_factory.mktemp("cluster"))
+    await nodes.start()
+    try:
+        yield nodes
+    finally:
+        await nodes.end()
 
 
 # Not async: a test without a loop that asks for an async fixture would end that fixture's loop for all others.

@@ -241,8 +241,8 @@ class Leader:
             while not self._has_lost:
                 now = time.monotonic()
                 if now - renewed_at >= renew_s:
-                    if not await self._link.renew(self._token, int(self._limits.lease_s * 1000)):
-                        raise Fenced("another engine took the lease")
+                    if not await self._link.renew(self._token, int(self._limits.lease_s * 1000), self._number):
+                        raise Fenced("another engine took the lease, or what was written is lost")
                     renewed_at = now
                 if not self._queue and self._to_close:
                     await self._close()

@@ -4,6 +4,7 @@ For tests and simulations that need neither processes nor a network. Serving fro
 """
 
 import asyncio
+import copy
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,9 @@ __all__ = ["MemoryBroker", "MemoryLink"]
 
 # What a listener may have unread; then its line breaks, as Redis breaks that of a client that doesn't read.
 _MAX_UNREAD: Final = 4096
+
+# All that is written, but for the clock that generations are counted by.
+_WRITTEN: Final = ("_owner", "_lease", "_run", "_number", "_is_complete", "_header", "_at", "_channels", "_wishes")
 
 _T = TypeVar("_T")
 
@@ -68,6 +72,16 @@ class MemoryLink:
         self._channels: dict[str, _Channel] = {}
         self._wishes: dict[str, tuple[set[str], float, str]] = {}
 
+    def save(self) -> Callable[[], None]:
+        """Return what brings back everything as it is now: whoever calls it has lost what was written since."""
+        kept = copy.deepcopy({name: getattr(self, name) for name in _WRITTEN})
+
+        def restore() -> None:
+            for name, value in copy.deepcopy(kept).items():
+                setattr(self, name, value)
+
+        return restore
+
     def break_lines(self) -> None:
         """End all subscriptions."""
         for queue in self._listeners:
@@ -92,10 +106,12 @@ class MemoryLink:
         self._lease = (holder, self._clock() + ttl_ms / 1000)
         return self._owner
 
-    async def renew(self, token: str, ttl_ms: int) -> bool:
+    async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
         """Keep the lease; see the port."""
         self._check()
         if token != self._owner:
+            return False
+        if number and (self._run != token or self._number < number):
             return False
         self._lease = (token.partition("-")[2], self._clock() + ttl_ms / 1000)
         if self._run:

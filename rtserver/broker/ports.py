@@ -59,8 +59,12 @@ class ChainLink(Protocol):
     async def acquire(self, holder: str, ttl_ms: int) -> str | None:
         """Take the lease, or take it anew; return the token of a new generation, None while another has it."""
 
-    async def renew(self, token: str, ttl_ms: int) -> bool:
-        """Keep the lease and let gateways hear that the line lives; False where another was in charge since."""
+    async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
+        """Keep the lease and let gateways hear that the line lives.
+
+        Returns:
+            False where another was in charge since, or where the step `number`, which was written, is there no more.
+        """
 
     async def release(self, token: str) -> None:
         """Give the lease back, if it is still this one."""

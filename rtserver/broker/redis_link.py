@@ -1,28 +1,15 @@
-"""The broker over Redis: scripts.py, called; and two subscriptions. A library's exceptions end here.
+"""The broker over Redis: scripts.py, called; and two subscriptions. Where a key is, is `redis_nodes`' business."""
 
-Commands have a connection pool and a time limit; a subscription has a connection of its own and none, because
-silence is its normal state: who listens decides when that has lasted too long. Nothing here tries again: the library's
-own retries are off, because whoever calls knows what a lost answer means.
-"""
-
-import asyncio
-import math
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from ..domain.errors import ConfigError, PermanentError
-from .ports import BrokerAway, Fenced, Interests, Place, Reading
-from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WISH
+from .ports import Fenced, Interests, Place, Reading
+from .redis_nodes import RedisNodes, translated
+from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WISH, Script
 from .steps import (
     Heard,
     Held,
@@ -50,47 +37,34 @@ class RedisBroker:
     """All chains of one Redis.
 
     Args:
-        url: redis://, rediss:// or unix://; may hold a password, and is never shown.
+        url: Of a server or a Cluster; see RedisNodes. May hold a password, and is never shown.
         prefix: What all keys begin with, so that several installations can share a Redis.
         timeout_s: The longest that a call may take.
+
+    Raises:
+        ConfigError: The address is not one.
     """
 
     def __init__(self, url: str, prefix: str = "rtserver", timeout_s: float = _TIMEOUT_S) -> None:
         self._prefix = prefix
-        try:
-            self._redis: Redis = Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError as error:
-            raise ConfigError(f"redis.url: {error}") from error
+        self._nodes = RedisNodes(url, timeout_s)
+        self._redis = self._nodes.client
 
     async def check(self) -> None:
         """Ask whether there is a Redis that will do.
 
         Raises:
-            ConfigError: It does not answer, or is too old.
+            ConfigError: It does not answer, is too old, or is not what the address says.
         """
-        try:
-            facts = await self._redis.info("server")
-        except (RedisError, OSError) as error:
-            raise ConfigError(
-                f"redis.url: no Redis answers there ({_reason(error)}); start one, or correct RTSERVER_REDIS__URL"
-            ) from error
-        version = str(facts.get("redis_version", "0"))
-        if int(version.split(".")[0]) < 7:
-            raise ConfigError(f"redis.url: Redis 7 or newer is needed, this is {version}")
+        await self._nodes.check()
 
     def chain(self, chain_id: int) -> "RedisLink":
         """Return the link of a chain."""
-        return RedisLink(self._redis, f"{self._prefix}:{{{chain_id}}}:")
+        return RedisLink(self._nodes, f"{self._prefix}:{{{chain_id}}}:")
 
     async def describe(self, chain_id: int, description: Mapping[str, Any]) -> None:
         """Say that a chain is served, and what gateways tell of it; raises BrokerAway."""
-        async with _translated():
+        async with translated():
             pipe = self._redis.pipeline(transaction=False)
             pipe.set(f"{self._prefix}:{{{chain_id}}}:about", orjson.dumps(description), ex=_DESCRIBED_S)
             pipe.sadd(f"{self._prefix}:chains", str(chain_id))
@@ -98,30 +72,28 @@ class RedisBroker:
 
     async def described(self) -> dict[int, dict[str, Any]]:
         """Return the chains that engines serve; raises BrokerAway."""
-        async with _translated():
+        async with translated():
             ids = [int(one) for one in await self._redis.smembers(f"{self._prefix}:chains")]
             texts = {one: await self._redis.get(f"{self._prefix}:{{{one}}}:about") for one in ids}
         return {one: orjson.loads(text) for one, text in texts.items() if text is not None}
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._redis.aclose()
+        await self._nodes.aclose()
 
 
 class RedisLink:
     """One chain; see ports.ChainLink. `prefix` holds the hash tag of all its keys."""
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
-        self._redis = redis
+    def __init__(self, nodes: RedisNodes, prefix: str) -> None:
+        self._nodes = nodes
+        self._redis = nodes.client
         self._prefix = prefix
-        self._scripts = {
-            text: redis.register_script(text) for text in (ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WISH)
-        }
+        # They decide the node; a script makes the others of the same tag. Two tell it that it is on a Cluster.
+        self._keys: Final = [prefix + "owner", prefix + "head"][: 2 if nodes.is_cluster else 1]
 
-    async def _run(self, script: str, *args: Any) -> Any:
-        async with _translated():
-            # The key decides the node; the script makes the others of the same tag.
-            return await self._scripts[script](keys=[self._prefix + "owner"], args=[self._prefix, *args])
+    async def _run(self, script: Script, *args: Any) -> Any:
+        return await self._nodes.run(script, self._keys, self._prefix, *args)
 
     # --- the engine's side ----------------------------------------------------------------------------
 
@@ -130,9 +102,9 @@ class RedisLink:
         token = await self._run(ACQUIRE, holder, ttl_ms)
         return None if token is None else token.decode()
 
-    async def renew(self, token: str, ttl_ms: int) -> bool:
+    async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
         """Keep the lease; see the port."""
-        return bool(await self._run(RENEW, token, _holder(token), ttl_ms))
+        return bool(await self._run(RENEW, token, _holder(token), ttl_ms, number))
 
     async def release(self, token: str) -> None:
         """Give the lease back."""
@@ -163,7 +135,7 @@ class RedisLink:
 
     async def interests(self, known: Mapping[str, str]) -> Interests:
         """Return who wishes for what; see the port."""
-        async with _translated():
+        async with translated():
             raw = await self._redis.hgetall(self._prefix + "gateways")
             versions = {_text(name): _text(version) for name, version in raw.items()}
             pipe = self._redis.pipeline(transaction=False)
@@ -185,7 +157,7 @@ class RedisLink:
 
     async def wishes(self) -> AsyncIterator[Sequence[str]]:
         """Yield what gateways begin to wish for; see the port."""
-        async for payload in self._listen("wishes"):
+        async for payload in self._nodes.listen(self._prefix + "wishes"):
             yield () if payload is None else _NAMES.decode(payload)
 
     # --- a gateway's side -----------------------------------------------------------------------------
@@ -197,32 +169,13 @@ class RedisLink:
 
     async def leave(self, gateway: str) -> None:
         """Forget a gateway's wishes."""
-        async with _translated():
+        async with translated():
             await self._redis.delete(f"{self._prefix}w:{gateway}")
 
     async def steps(self) -> AsyncIterator[Heard | None]:
         """Yield steps as they are published; see the port."""
-        async for payload in self._listen("steps"):
+        async for payload in self._nodes.listen(self._prefix + "steps"):
             yield None if payload is None else decode_heard(payload)
-
-    async def _listen(self, name: str) -> AsyncIterator[bytes | None]:
-        """Yield None once the subscription stands, then payloads."""
-        channel = self._prefix + name
-        async with _translated():
-            pubsub: PubSub = self._redis.pubsub()
-            try:
-                await pubsub.subscribe(channel)
-                while True:
-                    message = await pubsub.get_message(timeout=math.inf)
-                    _end_if_cancelled()
-                    if message is None:
-                        continue
-                    if message["type"] == "subscribe":
-                        yield None
-                    elif message["type"] == "message":
-                        yield message["data"]
-            finally:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def read(self, places: Mapping[str, Place]) -> Reading:
         """Return channels as of one step; see the port."""
@@ -257,32 +210,3 @@ def _text(raw: bytes | str) -> str:
 
 def _holder(token: str) -> str:
     return token.partition("-")[2]
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without an address: the library puts none of the password in, but who knows."""
-    text = str(error).split("\n")[0]
-    return type(error).__name__ if "@" in text or not text else text[:200]
-
-
-def _end_if_cancelled() -> None:
-    """End a task that was told to, though the library went on.
-
-    `asyncio.wait_for` of Python 3.11, which the library uses, returns a result that came together with a
-    cancellation, and forgets the latter; and closing a connection may fail while one is on its way.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    try:
-        yield
-        _end_if_cancelled()
-    except (RedisError, OSError) as error:
-        _end_if_cancelled()
-        raise BrokerAway(f"redis: {_reason(error)}") from error
-    except (UnicodeDecodeError, msgspec.DecodeError, orjson.JSONDecodeError) as error:
-        raise PermanentError(f"redis holds what is not rtserver's: {error}") from error

@@ -4,6 +4,11 @@ All keys of a chain begin with one prefix that holds its hash tag, so they are o
 names itself: a block changes thousands. Every script that writes what an engine writes compares the token in `owner`
 first.
 
+On a Cluster a script is called with two keys instead of one. It then makes sure before all else that every key that
+it is about to need is on this node: while a slot moves its keys are here and there, each command of a script sees only
+what is here, and one that fails would leave behind what those before it wrote. Until the slot has moved, such a call is
+refused as a whole, and made again.
+
     {prefix}lease      holder, expires
     {prefix}owner      token of the newest generation; never expires
     {prefix}head       hash: run, step, complete, header, at (when it became that, ms by Redis' clock)
@@ -14,13 +19,35 @@ first.
     {prefix}w:GATEWAY  set: its wishes, expires
 """
 
+from hashlib import sha1
 from typing import Final
 
-__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WISH"]
+__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WISH", "Script"]
+
+# `here` ends the script where a key is not on this node: a command with several keys is refused by a node that lacks
+# one of them while their slot moves, and at no other time. 1,000 at once: Lua's stack ends at 8,000.
+_HERE: Final = """
+local function here(keys)
+  if not KEYS[2] then return end
+  for i = 1, #keys, 1000 do
+    redis.call('EXISTS', KEYS[1], unpack(keys, i, math.min(i + 999, #keys)))
+  end
+end
+"""
+
+
+class Script:
+    """A script, with `here`, and the name that Redis knows it by."""
+
+    def __init__(self, text: str) -> None:
+        self.text: Final = _HERE + text
+        self.sha: Final = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
 
 # ARGV: prefix, holder, ttl. A generation is at least the clock: also over an emptied Redis it only grows.
-ACQUIRE: Final = """
+ACQUIRE: Final = Script("""
 local P = ARGV[1]
+here({P .. 'lease'})
 local held = redis.call('GET', P .. 'lease')
 if held and held ~= ARGV[2] then return false end
 local t = redis.call('TIME')
@@ -31,45 +58,67 @@ local token = string.format('%.0f', generation) .. '-' .. ARGV[2]
 redis.call('SET', P .. 'owner', token)
 redis.call('SET', P .. 'lease', ARGV[2], 'PX', ARGV[3])
 return token
-"""
+""")
 
-# ARGV: prefix, token, holder, ttl. A lease that ran out while nobody else took it is the same generation's still.
-RENEW: Final = """
+# ARGV: prefix, token, holder, ttl, the newest step that was answered. A lease that ran out while nobody else took it is
+# the same generation's still.
+RENEW: Final = Script("""
 local P = ARGV[1]
+here({P .. 'lease', P .. 'head'})
 if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 0 end
-redis.call('SET', P .. 'lease', ARGV[3], 'PX', ARGV[4])
 local head = redis.call('HMGET', P .. 'head', 'run', 'step')
+local written = tonumber(ARGV[5])
+if written > 0 and (head[1] ~= ARGV[2] or tonumber(head[2]) < written) then return 0 end
+redis.call('SET', P .. 'lease', ARGV[3], 'PX', ARGV[4])
 if head[1] then
-  redis.call('PUBLISH', P .. 'steps', cmsgpack.pack({head[1], head[2], 'beat', '', '', '', '', '0', '0'}))
+  redis.call('SPUBLISH', P .. 'steps', cmsgpack.pack({head[1], head[2], 'beat', '', '', '', '', '0', '0'}))
 end
 return 1
-"""
+""")
 
 # ARGV: prefix, token.
-RELEASE: Final = """
+RELEASE: Final = Script("""
 local P = ARGV[1]
+here({P .. 'lease'})
 if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 0 end
 return redis.call('DEL', P .. 'lease')
-"""
+""")
 
 # ARGV: prefix, token, number, kind, header, age, rollback, refused, entries, snapshots; then for each entry
 # channel, seq, oldest seq to keep, text; then for each snapshot channel, opened, epoch, seq, tag, at, body.
 # kind holds b (begins the run), c (complete).
-PUBLISH: Final = """
+PUBLISH: Final = Script("""
 local P, token, number, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('GET', P .. 'owner') ~= token then return 'fenced' end
 local head = redis.call('HMGET', P .. 'head', 'run', 'step')
 if head[1] == token and head[2] == number then return 'taken' end
-if string.find(kind, 'b') then
+local begins = string.find(kind, 'b')
+if begins then
   if head[1] == token then return 'lost' end
-  for _, channel in ipairs(redis.call('SMEMBERS', P .. 'channels')) do
-    redis.call('UNLINK', P .. 's:' .. channel, P .. 'h:' .. channel)
-  end
-  redis.call('DEL', P .. 'channels')
 elseif head[1] ~= token or tonumber(head[2]) ~= number - 1 then
   return 'lost'
 end
 local entries, snapshots = tonumber(ARGV[9]), tonumber(ARGV[10])
+local before = {}
+if begins then before = redis.call('SMEMBERS', P .. 'channels') end
+if KEYS[2] then
+  -- Nothing has been written yet.
+  local keys = {P .. 'channels'}
+  for _, channel in ipairs(before) do
+    keys[#keys + 1] = P .. 's:' .. channel
+    keys[#keys + 1] = P .. 'h:' .. channel
+  end
+  for i = 11, 10 + 4 * entries, 4 do keys[#keys + 1] = P .. 'h:' .. ARGV[i] end
+  for i = 11 + 4 * entries, #ARGV, 7 do
+    keys[#keys + 1] = P .. 's:' .. ARGV[i]
+    keys[#keys + 1] = P .. 'h:' .. ARGV[i]
+  end
+  here(keys)
+end
+for _, channel in ipairs(before) do
+  redis.call('UNLINK', P .. 's:' .. channel, P .. 'h:' .. channel)
+end
+if begins then redis.call('DEL', P .. 'channels') end
 local opened, told = {}, {}
 local i = 11
 for _ = 1, entries do
@@ -96,15 +145,24 @@ redis.call('HSET', P .. 'head', 'run', token, 'step', number, 'complete', comple
 local message = {token, number, kind, ARGV[5], ARGV[6], ARGV[7], ARGV[8], tostring(#opened), tostring(entries)}
 for _, channel in ipairs(opened) do message[#message + 1] = channel end
 for _, part in ipairs(told) do message[#message + 1] = part end
-redis.call('PUBLISH', P .. 'steps', cmsgpack.pack(message))
+redis.call('SPUBLISH', P .. 'steps', cmsgpack.pack(message))
 return 'ok'
-"""
+""")
 
 # ARGV: prefix, token, channels. What a living gateway wishes for stays.
-CLOSE: Final = """
+CLOSE: Final = Script("""
 local P = ARGV[1]
 if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 'fenced' end
 local gateways = redis.call('HKEYS', P .. 'gateways')
+if KEYS[2] then
+  local keys = {P .. 'gateways', P .. 'channels'}
+  for _, gateway in ipairs(gateways) do keys[#keys + 1] = P .. 'w:' .. gateway end
+  for i = 3, #ARGV do
+    keys[#keys + 1] = P .. 's:' .. ARGV[i]
+    keys[#keys + 1] = P .. 'h:' .. ARGV[i]
+  end
+  here(keys)
+end
 local closed = {}
 for i = 3, #ARGV do
   local wanted = 0
@@ -119,12 +177,13 @@ for i = 3, #ARGV do
   end
 end
 return closed
-"""
+""")
 
 # ARGV: prefix, gateway, ttl, version, additions, then these, then what is removed.
-WISH: Final = """
+WISH: Final = Script("""
 local P, gateway = ARGV[1], ARGV[2]
 local key = P .. 'w:' .. gateway
+here({key, P .. 'gateways'})
 local alive = redis.call('EXISTS', key)
 local additions = tonumber(ARGV[5])
 for i = 6, 5 + additions do redis.call('SADD', key, ARGV[i]) end
@@ -138,28 +197,38 @@ redis.call(set, P .. 'gateways', gateway, ARGV[4])
 if additions > 0 then
   local added = {}
   for i = 6, 5 + additions do added[#added + 1] = ARGV[i] end
-  redis.call('PUBLISH', P .. 'wishes', cmsgpack.pack(added))
+  redis.call('SPUBLISH', P .. 'wishes', cmsgpack.pack(added))
 end
 return alive
-"""
+""")
 
 # ARGV: prefix, gateways. Forgets those whose wishes are gone; one that has just come back keeps its entry.
-FORGET: Final = """
+FORGET: Final = Script("""
 for i = 2, #ARGV do
+  here({ARGV[1] .. 'gateways', ARGV[1] .. 'w:' .. ARGV[i]})
   if redis.call('EXISTS', ARGV[1] .. 'w:' .. ARGV[i]) == 0 then
     redis.call('HDEL', ARGV[1] .. 'gateways', ARGV[i])
   end
 end
 return 1
-"""
+""")
 
 # ARGV: prefix, then for each channel its name, and the epoch and seq that the reader has ('' and '' for none).
 # Returns run, step, complete, header, age in ms, and for each channel
 # {} | {'e', entry…} | {'w', e, q, t, a, b, entry…}.
-READ: Final = """
+READ: Final = Script("""
 local P = ARGV[1]
 local head = redis.call('HMGET', P .. 'head', 'run', 'step', 'complete', 'header', 'at')
 if not head[1] then return {} end
+if KEYS[2] then
+  -- A channel that is not here would be taken for one that is not there.
+  local keys = {}
+  for i = 2, #ARGV, 3 do
+    keys[#keys + 1] = P .. 's:' .. ARGV[i]
+    keys[#keys + 1] = P .. 'h:' .. ARGV[i]
+  end
+  here(keys)
+end
 local t = redis.call('TIME')
 local age = t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(head[5])
 local answer = {head[1], head[2], head[3], head[4], string.format('%.0f', age)}
@@ -192,4 +261,4 @@ for i = 2, #ARGV, 3 do
   answer[#answer + 1] = found
 end
 return answer
-"""
+""")

@@ -44,6 +44,8 @@ class _Read:
 
     names: list[str]
     began: float
+    # Where the reader was: Redis has all that was told, or has lost some of it.
+    since: tuple[str, int]
     asked: list[str] = field(default_factory=list)
     parts: list[Reading] = field(default_factory=list)
 
@@ -259,7 +261,7 @@ class Relay:
             for name in names:
                 self._cold.pop(name, None)
             self._kept.clear()
-            self._read = _Read(names, self._clock())
+            self._read = _Read(names, self._clock(), (self._run, self._number))
         read = self._read
         if read.asked or (read.parts and not read.names):
             return None
@@ -306,6 +308,10 @@ class Relay:
         run, newest = read.parts[-1].run, max(part.number for part in read.parts)
         if any(part.run != run for part in read.parts):
             self._abandon()
+        elif run == read.since[0] and any(part.number < read.since[1] for part in read.parts):
+            # A replica that took over without the last steps. Clients have these; the engine will begin a new run.
+            self._abandon()
+            self._break("steps that were told are lost")
         elif self._is_live:
             if run != self._run:
                 self._abandon()  # of a run that we will hear of

@@ -40,6 +40,11 @@ class RedisServer:
                 assert time.monotonic() < deadline and self._child.returncode is None, self._child.said()
                 await asyncio.sleep(0.01)
 
+    @property
+    def is_up(self) -> bool:
+        """Return whether the process lives."""
+        return self._child is not None and self._child.returncode is None
+
     def kill(self) -> None:
         assert self._child is not None
         self._child.kill_now()

@@ -29,7 +29,7 @@ from rtserver.protocols.channels import Channel
 __all__ = ["Engine", "Gateway", "Joined", "joined", "until"]
 
 LEAD = LeadLimits(lease_s=0.6, renew_s=0.1, warm_s=2.0, look_s=0.1, retry_s=0.02)
-FOLLOW = FollowLimits(wish_s=2.0, silence_s=0.5, retry_s=0.02)
+FOLLOW = FollowLimits(wish_s=10.0, silence_s=0.5, retry_s=0.02)
 
 
 async def until(condition: Callable[[], Any], within_s: float = 15.0) -> None:
@@ -283,7 +283,7 @@ async def joined(kind: str, make_redis: Callable[[], RedisBroker]) -> AsyncItera
 
     memory = MemoryBroker()
     makers: dict[str, Callable[[], ChainLink] | None] = {
-        "direct": None, "memory": lambda: memory.chain(CHAIN), "redis": redis_link,
+        "direct": None, "memory": lambda: memory.chain(CHAIN), "redis": redis_link, "cluster": redis_link,
     }  # fmt: skip
     one = Joined(makers[kind])
     try:

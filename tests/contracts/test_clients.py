@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hub.stage import Client, channel
+from redis.asyncio import RedisCluster
 
 from rtserver.broker.memory import MemoryLink
 from rtserver.broker.ports import Fenced
@@ -206,7 +208,14 @@ async def _break_lines(ways: Joined) -> None:
     if isinstance(link, MemoryLink):
         link.break_lines()
     else:
-        await link._redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        where = {"target_nodes": RedisCluster.ALL_NODES} if isinstance(link._redis, RedisCluster) else {}
+        await link._redis.client_kill_filter(_type="pubsub", **where)
+
+
+async def _keys(link: Any) -> list[bytes]:
+    where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(link._redis, RedisCluster) else {}
+    pattern = f"{link._prefix.split(':')[0]}:*"
+    return [key async for key in link._redis.scan_iter(pattern, count=10_000, **where)]
 
 
 async def _lose_everything(ways: Joined) -> None:
@@ -214,9 +223,32 @@ async def _lose_everything(ways: Joined) -> None:
     link: Any = ways.make_link()
     if isinstance(link, MemoryLink):
         link.wipe()
-    else:
-        keys = await link._redis.keys(f"{link._prefix.split(':')[0]}:*")
+    elif keys := await _keys(link):
         await link._redis.delete(*keys)
+
+
+async def _save(ways: Joined) -> Callable[[], Awaitable[None]]:
+    """Return what brings everything back as it is now: a replica that takes over without what was written since."""
+    assert ways.make_link is not None
+    link: Any = ways.make_link()
+    if isinstance(link, MemoryLink):
+        restore = link.save()
+
+        async def back() -> None:
+            restore()
+
+        return back
+    kept = {key: await link._redis.dump(key) for key in await _keys(link)}
+
+    async def put_back() -> None:
+        for key in await _keys(link):
+            if key not in kept:
+                await link._redis.delete(key)
+        for key, value in kept.items():
+            if value is not None:
+                await link._redis.restore(key, 0, value, replace=True)
+
+    return put_back
 
 
 async def test_a_broker_that_was_emptied_is_filled_again(apart: Joined) -> None:
@@ -226,6 +258,44 @@ async def test_a_broker_that_was_emptied_is_filled_again(apart: Joined) -> None:
     apart.set_value("after", A, B, C)
     await apart.converged()
     assert [client.replica.places[A.name][0] for client in clients] != epochs
+    apart.set_value("on", A, B, C)
+    await apart.converged()
+
+
+async def test_a_hole_is_filled_from_the_history(apart: Joined) -> None:
+    clients = await _two_clients(apart)
+    places = [dict(client.replica.places) for client in clients]
+    snapshots = [client.replica.snapshots for client in clients]
+    await _break_lines(apart)
+    # Nobody listens for a moment: what is said now is in the history only.
+    for value in range(20):
+        apart.set_value(str(value), A, B, C)
+    await apart.converged()
+    for client, before in zip(clients, places, strict=True):
+        assert client.replica.places == {name: (epoch, seq + 20) for name, (epoch, seq) in before.items()}
+    assert [client.replica.snapshots for client in clients] == snapshots
+
+
+async def test_writes_that_are_lost_begin_new_epochs_and_nobody_is_led_back(apart: Joined) -> None:
+    clients = await _two_clients(apart)
+    (writer,) = apart.writers
+    put_back = await _save(apart)
+    for value in range(5):
+        apart.set_value(str(value), A)
+    await apart.converged()
+    epochs = [client.replica.places[A.name][0] for client in clients]
+    newest = apart.truth.head.number
+    run = writer.leader._token
+    await put_back()
+    await _break_lines(apart)
+    # Without a new block: the engine finds out by itself.
+    await until(lambda: writer.leader._token not in (run, None))
+    await apart.converged()
+    assert all(client.replica.places[A.name][0] not in epochs for client in clients)
+    for client in clients:
+        told = client.replica.numbers
+        assert told == sorted(told)
+        assert told[-1] == newest
     apart.set_value("on", A, B, C)
     await apart.converged()
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
-from broker.redis_server import RedisServer
 
 from rtserver.broker.memory import MemoryBroker
 from rtserver.broker.ports import ChainLink, Fenced
@@ -21,12 +20,12 @@ from rtserver.domain.ids import BlockHash
 TTL_MS = 60_000
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def link(request: pytest.FixtureRequest, redis_server: RedisServer) -> AsyncIterator[ChainLink]:
+@pytest.fixture(params=["memory", "redis", "cluster"])
+async def link(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[ChainLink]:
     if request.param == "memory":
         yield MemoryBroker().chain(1)
         return
-    broker = RedisBroker(redis_server.url, f"t{secrets.token_hex(6)}")
+    broker = RedisBroker(urls[request.param], f"t{secrets.token_hex(6)}")
     await broker.check()
     try:
         yield broker.chain(1)

@@ -57,6 +57,9 @@ class Replica:
         self.cursors: dict[str, str] = {}
         self.proofs = 0
         self.blocks: list[Json] = []
+        # The blocks that states were told of, in order; and how many of these were snapshots.
+        self.numbers: list[int] = []
+        self.snapshots = 0
         self.others: list[Json] = []
 
     def take(self, messages: list[Json]) -> None:
@@ -64,9 +67,12 @@ class Replica:
         for message in messages:
             match message["type"]:
                 case "snapshot":
+                    self.numbers.append(message["block"]["number"])
+                    self.snapshots += 1
                     self._snapshot(message)
                 case "block":
                     self.blocks.append(message)
+                    self.numbers.append(message["block"]["number"])
                     for change in message["changes"]:
                         self._change(change)
                 case _:

@@ -1,0 +1,237 @@
+"""The Redis behind the broker, one server or a Cluster: which node a key is on, and what its errors mean here.
+
+A library's exceptions end here. Commands have a connection pool and a time limit; a subscription has a connection of
+its own and none, because silence is its normal state: who listens decides when that has lasted too long. Nothing here
+tries again: the library's own retries are off, because whoever calls knows what a lost answer means.
+
+On a Cluster commands follow MOVED and ASK by themselves. A subscription is to the node that holds the slot: it is
+asked for anew before each one, and ends when the slot leaves the node, or the node the cluster.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import orjson
+from redis._parsers import AsyncCommandsParser
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from ..domain.errors import ConfigError, PermanentError
+from .ports import BrokerAway
+from .scripts import Script
+
+__all__ = ["RedisNodes", "translated"]
+
+_CLUSTER: Final = "+cluster"
+_DEFAULT_PORT: Final = 6379
+
+# What the client of a Cluster raises beside its errors: the layout that it knows may be older than an answer.
+_AWAY: Final = (RedisError, RedisClusterException, OSError)
+
+_Client: TypeAlias = "Redis | RedisCluster"
+
+
+class RedisNodes:
+    """One server, or all nodes of a Cluster.
+
+    Args:
+        url: redis://, rediss:// or unix://; with `+cluster` behind the scheme it is of a Cluster, and may name several
+            nodes to ask, with commas between. May hold a password, and is never shown.
+        timeout_s: The longest that a command may take.
+
+    Raises:
+        ConfigError: The address is not one.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        scheme = urlsplit(url).scheme
+        self.is_cluster: Final = scheme.endswith(_CLUSTER)
+        self._options: Final[dict[str, Any]] = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "socket_keepalive": True,
+        }
+        # Of a Cluster: one for each node that is listened to.
+        self._listeners: dict[tuple[str, int], Redis] = {}
+        try:
+            seeds = _split(url) if self.is_cluster else [url]
+            self._url: Final = seeds[0]
+            self.client: Final = self._cluster(seeds) if self.is_cluster else self._one(url)
+        except (ValueError, RedisClusterException) as error:
+            raise ConfigError(f"redis.url: {error}") from error
+
+    def _one(self, url: str) -> Redis:
+        # A `Retry` keeps what it counts: each client has its own.
+        return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **self._options)
+
+    def _cluster(self, seeds: list[str]) -> RedisCluster:
+        places = [parse_url(seed) for seed in seeds]
+        nodes = [ClusterNode(str(one.get("host")), int(one.get("port", _DEFAULT_PORT))) for one in places]
+        client = RedisCluster.from_url(seeds[0], startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **self._options)
+        client.commands_parser = _FirstIsKey()
+        return client
+
+    async def check(self) -> None:
+        """Ask whether there is a Redis that will do.
+
+        Raises:
+            ConfigError: It does not answer, is too old, or is not what the address says.
+        """
+        try:
+            facts = await self._facts()
+        except _AWAY as error:
+            if "Cluster mode is not enabled" in str(error):
+                raise ConfigError("redis.url: this Redis is not a Cluster: its address is redis://…") from error
+            raise ConfigError(
+                f"redis.url: no Redis answers there ({_reason(error)}); start one, or correct RTSERVER_REDIS__URL"
+            ) from error
+        version = str(facts.get("redis_version", "0"))
+        if int(version.split(".")[0]) < 7:
+            raise ConfigError(f"redis.url: Redis 7 or newer is needed, this is {version}")
+        if facts.get("redis_mode") == "cluster" and not self.is_cluster:
+            raise ConfigError("redis.url: this Redis is a Cluster: its address is redis+cluster://…")
+
+    async def _facts(self) -> Mapping[str, Any]:
+        """Return what a server says of itself; of a Cluster, the first node that does."""
+        if isinstance(self.client, Redis):
+            return dict(await self.client.info("server"))
+        await self.client.initialize()
+        last: Exception = RedisClusterException("it has no nodes")
+        for node in self.client.get_nodes():
+            try:
+                return dict(await self.client.info("server", target_nodes=node))
+            except _AWAY as error:
+                last = error
+        raise last
+
+    async def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
+        """Run a script on the node that holds its keys; raises BrokerAway.
+
+        A node that doesn't know it is sent its text: to load it first would ask all nodes of a Cluster, and one that
+        is away would be missed for keys that it has nothing to do with.
+        """
+        async with translated():
+            try:
+                return await self.client.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                return await self.client.eval(script.text, len(keys), *keys, *args)
+            except AttributeError as error:
+                if not self.is_cluster:
+                    raise
+                # The library has no client yet for a node without slots, though one may be on its way there.
+                raise BrokerAway("redis: a slot is moving to a new node") from error
+
+    async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
+        """Yield None once the subscription stands, then payloads; raises BrokerAway when it ends.
+
+        By sharded pub/sub, which a single server has as well: a Cluster sends the others to all of its nodes.
+        """
+        async with translated():
+            redis = await self._listener(channel)
+            pubsub: PubSub = redis.pubsub()
+            try:
+                await pubsub.ssubscribe(channel)
+                while True:
+                    message = await pubsub.get_message(timeout=math.inf)
+                    _end_if_cancelled()
+                    if message is None:
+                        continue
+                    if message["type"] == "ssubscribe":
+                        yield None
+                    elif message["type"] == "smessage":
+                        yield message["data"]
+                    elif message["type"] == "sunsubscribe":
+                        # Nobody here ever does: the node no longer has the slot.
+                        raise BrokerAway("redis: the slot moved to another node")
+            finally:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def _listener(self, key: str) -> Redis:
+        """Return the client of the node that holds a key now."""
+        if isinstance(self.client, Redis):
+            return self.client
+        # The answer comes from the node itself; what is known from before may have been overtaken by a failover.
+        await self.client.exists(key)
+        node = self.client.get_node_from_key(key)
+        assert node is not None, "a master holds the slot that has just answered"
+        at = (node.host, int(node.port))
+        known = self._listeners.get(at)
+        if known is None:
+            known = self._listeners[at] = self._one(_at(self._url, *at))
+        return known
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for one in (self.client, *self._listeners.values()):
+            await one.aclose()
+
+
+class _FirstIsKey(AsyncCommandsParser):
+    """Says where a command's keys are: the first is right behind it, in all that is sent here but scripts.
+
+    The library asks the first master for the whole table of commands whenever it learns the layout; while that one is
+    away nobody could begin, whatever node they need.
+    """
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Ask nobody."""
+
+    async def get_keys(self, *args: Any) -> tuple[str, ...]:
+        """Return the first key, which decides the slot."""
+        return args[1:2]
+
+
+def _split(url: str) -> list[str]:
+    """Return a Cluster's address as one for each of the nodes that it names."""
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    scheme = parts.scheme.removesuffix(_CLUSTER)
+    # A path is the number of a database, and a Cluster has but one.
+    return [urlunsplit((scheme, f"{credentials}{at}{host}", "", parts.query, "")) for host in hosts.split(",")]
+
+
+def _at(url: str, host: str, port: int) -> str:
+    """Return the address of another node, as the same user."""
+    parts = urlsplit(url)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{credentials}{at}{f'[{host}]' if ':' in host else host}:{port}").geturl()
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong, without an address: the library puts none of the password in, but who knows."""
+    text = str(error).split("\n")[0]
+    return type(error).__name__ if "@" in text or not text else text[:200]
+
+
+def _end_if_cancelled() -> None:
+    """End a task that was told to, though the library went on.
+
+    `asyncio.wait_for` of Python 3.11, which the library uses, returns a result that came together with a
+    cancellation, and forgets the latter; and closing a connection may fail while one is on its way.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Translate what the library raises: BrokerAway, or PermanentError for what can't be read."""
+    try:
+        yield
+        _end_if_cancelled()
+    except _AWAY as error:
+        _end_if_cancelled()
+        raise BrokerAway(f"redis: {_reason(error)}") from error
+    except (UnicodeDecodeError, msgspec.DecodeError, orjson.JSONDecodeError) as error:
+        raise PermanentError(f"redis holds what is not rtserver's: {error}") from error

@@ -1,0 +1,136 @@
+"""A real Redis Cluster of a test's own: masters, replicas, and slots that move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from redis.crc import key_slot
+
+from rtserver.demo.ports import free_port
+
+from .redis_server import RedisServer
+
+__all__ = ["RedisNodesServer", "until_true"]
+
+_SLOTS: Final = 16384
+
+
+async def until_true(condition: Any, within_s: float = 60.0) -> None:
+    """Wait until an async condition holds."""
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+class RedisNodesServer:
+    """redis-server processes that are one Cluster.
+
+    Args:
+        folder: For their logs, and what they remember of each other.
+        masters: How many share the slots.
+        replicas_of: Which of them have a replica.
+        spares: How many nodes hold nothing.
+        timeout_ms: A node that is silent for so long has failed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        masters: int = 3,
+        replicas_of: Sequence[int] = (),
+        spares: int = 0,
+        timeout_ms: int = 15_000,
+    ) -> None:
+        self.nodes: list[RedisServer] = []
+        self._buses: list[int] = []
+        self._masters = masters
+        self._replicas_of = replicas_of
+        for _ in range(masters + len(replicas_of) + spares):
+            # By default 10,000 above the port, where there may be nothing left.
+            self._buses.append(bus := free_port())
+            options = [
+                "--cluster-enabled", "yes", "--dir", str(folder), "--cluster-port", str(bus),
+                "--cluster-config-file", f"nodes-{bus}.conf", "--cluster-node-timeout", str(timeout_ms),
+                "--repl-diskless-sync-delay", "0", "--cluster-require-full-coverage", "no",
+            ]  # fmt: skip
+            self.nodes.append(RedisServer(folder, *options))
+
+    @property
+    def url(self) -> str:
+        """Return the Cluster's address, which names all nodes."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+
+    async def start(self) -> None:
+        """Start all nodes, share the slots among the masters, and wait until all of them agree."""
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        masters, others = self.nodes[: self._masters], self.nodes[self._masters :]
+        for index, node in enumerate(masters):
+            first, end = (at * _SLOTS // len(masters) for at in (index, index + 1))
+            await node.command("CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
+            await node.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1))
+        for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
+            await self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(bus))
+        await until_true(self._are_met)
+        for index, replica in zip(self._replicas_of, others, strict=False):
+            await replica.command("CLUSTER", "REPLICATE", await self.id_of(masters[index]))
+            await until_true(partial(_is_in_step, replica))
+
+    async def _are_met(self) -> bool:
+        for node in self.nodes:
+            state = _pairs(await node.command("CLUSTER", "INFO"))
+            if state["cluster_state"] != "ok" or int(state["cluster_known_nodes"]) != len(self.nodes):
+                return False
+        return True
+
+    async def id_of(self, node: RedisServer) -> str:
+        """Return a node's id."""
+        return _text(await node.command("CLUSTER", "MYID"))
+
+    async def master_of(self, key: str, ask: RedisServer | None = None) -> RedisServer:
+        """Return the node that holds a key's slot, as one of them sees it."""
+        slot = key_slot(key.encode())
+        found: Any = await (ask or self.nodes[0]).command("CLUSTER", "SLOTS")
+        port = next(master[1] for first, last, master, *_ in found if first <= slot <= last)
+        return next(one for one in self.nodes if one.port == port)
+
+    async def begin_move(self, key: str, to: RedisServer) -> list[str]:
+        """Open a key's slot for its move to another node; return the keys that are in it."""
+        slot, node = str(key_slot(key.encode())), await self.master_of(key)
+        await to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", await self.id_of(node))
+        await node.command("CLUSTER", "SETSLOT", slot, "MIGRATING", await self.id_of(to))
+        found: Any = await node.command("CLUSTER", "GETKEYSINSLOT", slot, "100000")
+        return [_text(one) for one in found]
+
+    async def move(self, node: RedisServer, to: RedisServer, keys: list[str]) -> None:
+        """Move keys of an open slot."""
+        if keys:
+            await node.command("MIGRATE", "127.0.0.1", str(to.port), "", "0", "5000", "KEYS", *keys)
+
+    async def end_move(self, key: str, to: RedisServer) -> None:
+        """Give an empty slot to its new node."""
+        slot, name = str(key_slot(key.encode())), await self.id_of(to)
+        old = await self.master_of(key)
+        for node in (to, old, *(one for one in self.nodes if one not in (to, old))):
+            await node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+
+    async def end(self) -> None:
+        """End all nodes."""
+        await asyncio.gather(*(node.end() for node in self.nodes))
+
+
+async def _is_in_step(replica: RedisServer) -> bool:
+    info: Any = await replica.command("INFO", "replication")
+    return bool(info.get("master_link_status") == "up")
+
+
+def _pairs(text: Any) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in _text(text).splitlines() if ":" in line)
+
+
+def _text(raw: Any) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
