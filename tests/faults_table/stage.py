@@ -18,6 +18,7 @@ import aiohttp
 from chain.following import twin
 from e2e.restarting import read_json
 from faults.proxy import FaultProxy
+from faults.relay import Relay
 
 from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.lab import Lab
@@ -36,7 +37,6 @@ from rtserver.tools.compare import Difference
 from rtserver.tools.staking import StakerTruth
 from rtserver.tools.truth import Truth
 
-from .relay import Relay
 from .watcher import Seen, Watcher, watching
 
 __all__ = ["Outcome", "Setup", "Stage", "nothing", "open_stage"]

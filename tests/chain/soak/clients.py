@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from faults.relay import Relay
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
@@ -32,8 +33,6 @@ from rtserver.wire.messages import (
     decode_server,
     encode,
 )
-
-from .relay import Relay
 
 __all__ = ["LatestClient", "WishClient"]
 
@@ -86,7 +85,7 @@ class WishClient:
 
     async def run(self) -> None:
         """Live until cancelled."""
-        async with self.relay.running() as relay:
+        async with self.relay as relay:
             url = f"ws://127.0.0.1:{relay.port}/ws"
             while True:
                 self._renew.clear()
@@ -185,7 +184,7 @@ class LatestClient:
 
     async def run(self) -> None:
         """Live until cancelled."""
-        async with self.relay.running() as relay:
+        async with self.relay as relay:
             while True:
                 try:
                     async with connect(

@@ -105,7 +105,7 @@ class Faults:
         for proxy in self._stage.proxies:
             proxy.clear()
         for client in self._clients():
-            client.relay.wake()
+            client.relay.release()
         self._stage.chain.node.thaw()
 
     # --- between the server and its endpoints -----------------------------------------------------------
@@ -192,10 +192,10 @@ class Faults:
     async def _clients_asleep(self, injection: Injection) -> None:
         some = self._some(injection)
         for client in some:
-            client.relay.sleep()
+            client.relay.hold("to client")
         await asyncio.sleep(injection.for_s)
         for client in some:
-            client.relay.wake()
+            client.relay.release()
 
     async def _clients_new(self, injection: Injection) -> None:
         for client in self._some(injection):
