@@ -37,7 +37,7 @@ from .steps import (
     encode_rollback,
 )
 
-__all__ = ["RedisBroker", "RedisLink"]
+__all__ = ["RedisBroker", "RedisLink", "translated"]
 
 # A call that takes longer has failed; a gateway heals and an engine sends again.
 _TIMEOUT_S: Final = 3.0
@@ -67,6 +67,16 @@ class RedisBroker:
             )
         except ValueError as error:
             raise ConfigError(f"redis.url: {error}") from error
+
+    @property
+    def redis(self) -> Redis:
+        """Return the client, for what is asked of Redis beside a chain's link."""
+        return self._redis
+
+    @property
+    def prefix(self) -> str:
+        """Return what all keys begin with."""
+        return self._prefix
 
     async def check(self) -> None:
         """Ask whether there is a Redis that will do.
@@ -286,3 +296,7 @@ async def _translated() -> AsyncIterator[None]:
         raise BrokerAway(f"redis: {_reason(error)}") from error
     except (UnicodeDecodeError, msgspec.DecodeError, orjson.JSONDecodeError) as error:
         raise PermanentError(f"redis holds what is not rtserver's: {error}") from error
+
+
+# For what else is asked of Redis beside a chain's link.
+translated: Final = _translated
