@@ -22,6 +22,7 @@ from rtserver.domain.chain import Header
 from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.domain.update import BlockUpdate
+from rtserver.edge.budgets import local_budgets
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.problems import problem_middleware
 from rtserver.edge.proxies import Proxies
@@ -161,8 +162,9 @@ async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     # As `rtserver serve` sets it.
     gc.set_threshold(*COLLECTOR)
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
-    rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", ())
-    sockets = Sockets(hub, rest, ("*",))
+    budgets = local_budgets(hub.limits)
+    rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", (), budgets)
+    sockets = Sockets(hub, rest, ("*",), budgets)
     app = web.Application(middlewares=[problem_middleware(metrics, ("*",))])
     app.add_routes([*rest.routes(), *sockets.routes()])
     runner = EdgeRunner(app, limits=hub.limits, metrics=metrics, proxies=Proxies(), shutdown_timeout=0.1)

@@ -10,10 +10,12 @@ import structlog
 from . import __version__
 from .broker.following import Follower
 from .broker.ports import BrokerAway
+from .broker.rates import RedisRates
 from .broker.redis_link import RedisBroker
 from .config import Settings
 from .domain.ids import ChainId
 from .edge.application import build_application
+from .edge.budgets import shared_budgets
 from .edge.rest import ServedChain
 from .edge.ws import tick_forever
 from .hub.hub import Hub
@@ -72,9 +74,11 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: Callabl
     try:
         metrics = Metrics()
         relays = _Relays()
-        hub = Hub(relays, Limits(**settings.limits.model_dump()), metrics)
+        limits = Limits(**settings.limits.model_dump())
+        hub = Hub(relays, limits, metrics)
         served: dict[int, ServedChain] = {}
-        app, health, sockets = build_application(hub, served, settings, metrics, __version__)
+        budgets = shared_budgets(limits, RedisRates(broker), metrics)
+        app, health, sockets = build_application(hub, served, settings, metrics, __version__, budgets=budgets)
         async with listening(app, settings, metrics, on_ready) as url:
             log.info("serving", role="gateway", url=url)
             async with asyncio.TaskGroup() as group:

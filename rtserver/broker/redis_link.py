@@ -50,6 +50,16 @@ class RedisBroker:
         self._nodes = RedisNodes(url, timeout_s)
         self._redis = self._nodes.client
 
+    @property
+    def nodes(self) -> RedisNodes:
+        """Return the connections, for what is asked of Redis beside a chain's link."""
+        return self._nodes
+
+    @property
+    def prefix(self) -> str:
+        """Return what all keys begin with."""
+        return self._prefix
+
     async def check(self) -> None:
         """Ask whether there is a Redis that will do.
 

@@ -4,9 +4,7 @@ from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from ..domain.errors import ClientError
-
-__all__ = ["Admission", "AtOnce", "Bucket", "Loads", "Rates", "party"]
+__all__ = ["AtOnce", "Bucket", "Rates", "party"]
 
 # Parties that are remembered for their rate, 300 bytes each. Past this, whoever was silent longest is forgotten and
 # starts anew: to gain by that, one needs this many addresses of one's own between two requests.
@@ -62,69 +60,48 @@ class Bucket:
         self.strikes += 1
         return (1 - self._left) / self._rate
 
-    def is_full(self, now: float) -> bool:
-        """Return whether a new bucket would be the same."""
-        return self._left + (now - self._at) * self._rate >= self._burst
-
 
 class Rates:
-    """A bucket for each party that was heard of lately; never more than so many, and no step looks at all of them.
+    """How often each party may do something, for those heard of lately. No step looks at all of them.
+
+    Of each party one time is remembered: when it will have everything back (GCRA, the generic cell rate algorithm).
 
     Args:
-        per_minute: What a party may do a minute; as much at once.
+        per_minute: What a party may do a minute.
+        burst: What it may do at once; None for a minute's worth.
     """
 
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
+    def __init__(self, per_minute: float, burst: int | None = None) -> None:
+        # Whole nanoseconds: a minute's worth of roundings would cost the last one, or give one away.
+        self._cost_ns = max(round(60e9 / per_minute), 1)
+        self._reach_ns = self._cost_ns * (round(per_minute) if burst is None else burst)
         # Whoever was heard of last is last.
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._whole_at: OrderedDict[str, int] = OrderedDict()
 
     def take(self, address: str, now: float) -> float:
         """Return 0 where an address may do it once more, else the seconds to wait."""
-        key = party(address)
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            self._forget(now)
-            bucket = self._buckets[key] = Bucket(self._per_minute / 60, self._per_minute, now)
-        else:
-            self._buckets.move_to_end(key)
-        return bucket.take(now)
+        key, now_ns = party(address), int(now * 1e9)
+        whole_at = self._whole_at.get(key)
+        if whole_at is None:
+            self._forget(now_ns)
+            whole_at = now_ns
+        then = max(whole_at, now_ns) + self._cost_ns
+        over_ns = then - now_ns - self._reach_ns
+        self._whole_at[key] = then if over_ns <= 0 else whole_at
+        self._whole_at.move_to_end(key)
+        return max(over_ns, 0) / 1e9
 
-    def _forget(self, now: float) -> None:
+    def _forget(self, now_ns: int) -> None:
         """Forget those who are owed nothing any more, and make room for one."""
-        while self._buckets:
-            key, bucket = next(iter(self._buckets.items()))
-            if len(self._buckets) < _MAX_PARTIES and not bucket.is_full(now):
+        while self._whole_at:
+            key, whole_at = next(iter(self._whole_at.items()))
+            if len(self._whole_at) < _MAX_PARTIES and whole_at > now_ns:
                 return
-            del self._buckets[key]
+            del self._whole_at[key]
 
     def __len__(self) -> int:
         """Return how many parties are remembered."""
-        return len(self._buckets)
-
-
-class Loads:
-    """What each party may have read from the node: one account for its requests and all its sockets.
-
-    Args:
-        per_minute: Channels that nobody has opened yet, a minute; as many at once.
-    """
-
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._rates = Rates(per_minute)
-
-    def take(self, address: str, now: float) -> None:
-        """Count one channel.
-
-        Raises:
-            ClientError: `rate`, when the account is empty.
-        """
-        wait_s = self._rates.take(address, now)
-        if wait_s:
-            text = f"at most {self._per_minute} channels that are not open yet a minute from an address"
-            # A second more, because HTTP says whole seconds, rounded down.
-            raise ClientError("rate", text, retry_after_ms=int(wait_s * 1000) + 1000)
+        return len(self._whole_at)
 
 
 class AtOnce:
@@ -150,32 +127,3 @@ class AtOnce:
     def __len__(self) -> int:
         """Return how many parties have something open."""
         return len(self._open)
-
-
-class Admission:
-    """The sockets of each party: how many are open, and how many were opened lately.
-
-    Args:
-        at_once: Sockets that a party may have.
-        per_minute: Sockets that a party may open a minute; as many at once.
-    """
-
-    def __init__(self, at_once: int, per_minute: int) -> None:
-        self._at_once = AtOnce(at_once)
-        self._lately = Rates(per_minute)
-
-    def knock(self, address: str, now: float) -> float:
-        """Return 0 where an address may open one more socket a minute, else the seconds to wait."""
-        return self._lately.take(address, now)
-
-    def enter(self, address: str) -> bool:
-        """Count a socket; return whether the address may have it. `leave` has to follow either way."""
-        return self._at_once.enter(address)
-
-    def leave(self, address: str) -> None:
-        """Count a socket off."""
-        self._at_once.leave(address)
-
-    def __len__(self) -> int:
-        """Return how many parties have a socket."""
-        return len(self._at_once)

@@ -8,6 +8,7 @@ from aiohttp import web
 from ..config import Settings
 from ..hub.hub import Hub
 from ..obs.metrics import Metrics
+from .budgets import Budgets, local_budgets
 from .docs import docs_routes
 from .earnings import Earnings
 from .health import Health
@@ -31,6 +32,7 @@ def build_application(
     prices: Callable[[], dict[str, Any]] = dict,
     earnings: Earnings | None = None,
     past: PastReader | None = None,
+    budgets: Budgets | None = None,
 ) -> tuple[web.Application, Health, Sockets]:
     """Return the application, and the two parts of it that are told when it ends.
 
@@ -43,10 +45,12 @@ def build_application(
         prices: Returns how the sources of prices are doing, where there are any.
         earnings: Who reckons what positions earned, if anyone does here.
         past: Where the past is read, if any is kept here.
+        budgets: What addresses may do; None for accounts of this process alone.
     """
-    rest = Rest(hub, served, version, settings.dashboard.owners, earnings)
+    budgets = budgets or local_budgets(hub.limits)
+    rest = Rest(hub, served, version, settings.dashboard.owners, budgets, earnings)
     health = Health(hub, served, metrics, prices)
-    sockets = Sockets(hub, rest, settings.origins)
+    sockets = Sockets(hub, rest, settings.origins, budgets)
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
     )

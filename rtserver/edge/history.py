@@ -59,7 +59,7 @@ class HistoryApi:
         count = _count(self._rest.one(request, "points"))
         if self._past is None:
             raise ClientError("not_found", "no history is kept here: see history.enabled and store.enabled")
-        self._rest.charge_load(request.remote)
+        await self._rest.charge_load(request.remote)
         answer = await self._past.read(channel.chain_id, channel.protocol, channel.token_id, length_s, count)
         body = orjson.dumps({**answer, "window": window})
         etag = f'W/"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'

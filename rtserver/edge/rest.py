@@ -5,7 +5,6 @@ the last state is served with its age.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from ..protocols.channels import (
     RewardsChannel,
     parse_channel,
 )
-from .admission import Loads
+from .budgets import Budgets
 from .details import details_of
 from .earnings import Earnings, NoEarnings
 from .pages import is_unchanged
@@ -76,6 +75,7 @@ class Rest:
         chains: What is served, by chain id.
         version: The server's.
         owners: Addresses that the page offers.
+        budgets: What addresses may have read.
         earnings: Who reckons what positions earned, if anyone does.
     """
 
@@ -85,6 +85,7 @@ class Rest:
         chains: Mapping[int, ServedChain],
         version: str,
         owners: tuple[str, ...],
+        budgets: Budgets,
         earnings: Earnings | None = None,
     ) -> None:
         self._hub = hub
@@ -93,7 +94,9 @@ class Rest:
         self._owners = owners
         self._earnings = earnings or NoEarnings()
         self._summaries = Summaries()
-        self._loads = Loads(hub.limits.loads_per_minute)
+        self._budgets = budgets
+        # Channels that are being charged right now: whoever asks for one of them meanwhile waits for what comes of it.
+        self._charging: dict[str, asyncio.Future[None]] = {}
 
     @property
     def known(self) -> dict[int, frozenset[str]]:
@@ -174,7 +177,7 @@ class Rest:
         if stream is not None:
             return stream
         if client is not None:
-            self.charge(channel, client)
+            await self.charge(channel, client)
         opened: asyncio.Future[Stream | ClientError] = asyncio.get_running_loop().create_future()
 
         def settle(result: Stream | ClientError) -> None:
@@ -187,14 +190,27 @@ class Rest:
             raise result
         return result
 
-    def charge(self, channel: Channel, client: str) -> None:
+    async def charge(self, channel: Channel, client: str) -> None:
         """Count a channel on the account of an address that asks for it; what is open or on its way costs nothing.
 
         Raises:
             ClientError: `rate`.
         """
-        if not self._hub.knows(channel):
-            self._loads.take(client, time.monotonic())
+        while not self._hub.knows(channel):
+            charging = self._charging.get(channel.name)
+            if charging is None:
+                await self._charge(channel, client)
+                return
+            await asyncio.wait({charging})
+
+    async def _charge(self, channel: Channel, client: str) -> None:
+        charging = self._charging[channel.name] = asyncio.get_running_loop().create_future()
+        try:
+            await self._budgets.load(client)
+        finally:
+            del self._charging[channel.name]
+            # Only now: those who wait look whether it is on its way after whoever paid has asked for it.
+            asyncio.get_running_loop().call_soon(charging.set_result, None)
 
     async def _soon(self, channel: Channel, client: str | None, within_s: float) -> Stream | None:
         """Return a channel's stream for what an answer can do without: None where it isn't open soon."""
@@ -204,14 +220,14 @@ class Rest:
         except (ClientError, TimeoutError):
             return None
 
-    def charge_load(self, client: str | None) -> None:
+    async def charge_load(self, client: str | None) -> None:
         """Count a read of the database on the account of an address, as a channel that has to be opened.
 
         Raises:
             ClientError: `rate`.
         """
         if client is not None:
-            self._loads.take(client, time.monotonic())
+            await self._budgets.load(client)
 
     def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
         """Return the block that answers are of, and its age in milliseconds."""

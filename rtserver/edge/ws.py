@@ -18,7 +18,8 @@ from ..hub.session import Session
 from ..protocols.channels import Channel, parse_channel
 from ..wire.codes import CloseCode
 from ..wire.messages import Auth, ClientId, ClientMessage, Pong, Refresh, Resync, Subscribe, Unsubscribe, decode_client
-from .admission import Admission, Bucket
+from .admission import AtOnce, Bucket
+from .budgets import Budgets
 from .connections import Connection
 from .problems import problem
 from .rest import Rest
@@ -45,11 +46,13 @@ class _Transport(Protocol):
 class Sockets:
     """All client sockets of one process."""
 
-    def __init__(self, hub: Hub, rest: Rest, origins: tuple[str, ...]) -> None:
+    def __init__(self, hub: Hub, rest: Rest, origins: tuple[str, ...], budgets: Budgets) -> None:
         self._hub = hub
         self._rest = rest
         self._origins = origins
-        self._admission = Admission(hub.limits.connections_per_ip, hub.limits.connections_per_minute)
+        self._budgets = budgets
+        # Of this process: what is open elsewhere is bounded there.
+        self._at_once = AtOnce(hub.limits.connections_per_ip)
         self._log = SparseLog()
         self.is_draining = False
 
@@ -67,18 +70,18 @@ class Sockets:
         first: Channel | None = self._rest.position_channel(request) if "tokenId" in request.match_info else None
         ip = request.remote or "?"
         limits = self._hub.limits
-        wait_s = self._admission.knock(ip, time.monotonic())
+        wait_s = await self._budgets.sockets.take(ip)
         if wait_s:
             # Before the handshake, which is what costs.
             text = f"at most {limits.connections_per_minute} new sockets a minute from an address"
             return problem(429, "rate", text, {"Retry-After": str(int(wait_s) + 1)})
         if first is not None:
-            self._rest.charge(first, ip)
+            await self._rest.charge(first, ip)
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=limits.message_bytes, autoclose=True, autoping=False
         )
         # Counted before anything is awaited, so that a burst can't slip through together.
-        is_admitted = self._admission.enter(ip)
+        is_admitted = self._at_once.enter(ip)
         try:
             await socket.prepare(request)
             if not is_admitted:
@@ -88,7 +91,7 @@ class Sockets:
             else:
                 await self._serve(request, socket, ip, first)
         finally:
-            self._admission.leave(ip)
+            self._at_once.leave(ip)
         return socket
 
     async def _serve(self, request: web.Request, socket: web.WebSocketResponse, ip: str, first: Channel | None) -> None:
@@ -148,27 +151,28 @@ class Sockets:
                 self._hub.reply_error(session, error, _id_of(message.data))
                 continue
             if message.type is WSMsgType.TEXT:
-                self._handle(session, ip, message.data)
+                await self._handle(session, ip, message.data)
             elif message.type is WSMsgType.PING:
                 session.write(b"\x8a%c%b" % (len(message.data), message.data), time.monotonic())
 
-    def _handle(self, session: Session, ip: str, text: str) -> None:
+    async def _handle(self, session: Session, ip: str, text: str) -> None:
         try:
             message = decode_client(text)
         except msgspec.DecodeError as error:
             self._hub.reply_error(session, ClientError("bad_request", str(error)), _id_of(text))
             return
         try:
-            self._do(session, ip, message)
+            await self._do(session, ip, message)
         except ClientError as error:
             self._hub.reply_error(session, error, message.id)
 
-    def _do(self, session: Session, ip: str, message: ClientMessage) -> None:
+    async def _do(self, session: Session, ip: str, message: ClientMessage) -> None:
         match message:
             case Subscribe():
                 channel = parse_channel(message.channel, self._rest.known)
-                self._rest.charge(channel, ip)
-                self._hub.subscribe(session, channel, message.id, message.cursor, latest=message.mode == "latest")
+                await self._rest.charge(channel, ip)
+                if not session.closing:
+                    self._hub.subscribe(session, channel, message.id, message.cursor, latest=message.mode == "latest")
             case Unsubscribe():
                 self._hub.unsubscribe(session, parse_channel(message.channel, self._rest.known), message.id)
             case Resync():
@@ -176,8 +180,9 @@ class Sockets:
                     "client resyncs", client=session.name, channel=message.channel[:120], reason=message.reason[:200]
                 )
                 channel = parse_channel(message.channel, self._rest.known)
-                self._rest.charge(channel, ip)
-                self._hub.resync(session, channel, message.id)
+                await self._rest.charge(channel, ip)
+                if not session.closing:
+                    self._hub.resync(session, channel, message.id)
             case Pong():
                 session.awaiting_pong_since = None
             case Auth() | Refresh():

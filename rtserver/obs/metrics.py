@@ -192,6 +192,12 @@ class Metrics:
         self.steps_lost = Counter(
             "rtserver_steps_dropped_total", "Steps that an engine could not publish in time", ["chain"], registry=r
         )
+        self.limits_alone = Counter(
+            "rtserver_limits_alone_total",
+            "Times that a gateway could not reach the limits it shares with others, by limit",
+            ["limit"],
+            registry=r,
+        )
         self.client_errors = Counter("rtserver_client_errors_total", "Errors answered to clients", ["code"], registry=r)
         self.http = Counter("rtserver_http_requests_total", "HTTP requests", ["route", "status"], registry=r)
 

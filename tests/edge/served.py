@@ -17,6 +17,7 @@ from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
+from rtserver.edge.budgets import local_budgets
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.docs import docs_routes
 from rtserver.edge.earnings import Earnings
@@ -91,9 +92,10 @@ class Served:
             chain_id: ServedChain(ChainId(chain_id), f"chain{chain_id}", [{"kind": "uniswap-v3"}], 20.0)
             for chain_id in chain_ids
         }
-        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), earnings)
+        budgets = local_budgets(limits)
+        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), budgets, earnings)
         self.health = Health(self.hub, chains, self.metrics)
-        self.sockets = Sockets(self.hub, self.rest, origins)
+        self.sockets = Sockets(self.hub, self.rest, origins, budgets)
         self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
         self.app.add_routes([*self.rest.routes(), *PricesApi(self.rest).routes()])
         self.past = Past()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtserver.edge.admission import Admission, AtOnce, Bucket, Rates, party
+from rtserver.edge.admission import AtOnce, Bucket, Rates, party
 from rtserver.hub.limits import Limits
 
 from .raw import HANDSHAKE, exchange
@@ -20,28 +20,28 @@ def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
 
 
 def test_an_address_may_open_so_many_a_minute() -> None:
-    admission = Admission(at_once=100, per_minute=30)
-    assert [admission.knock("a", 0.0) for _ in range(30)] == [0.0] * 30
-    assert 0 < admission.knock("a", 0.0) <= 2.0
-    assert admission.knock("b", 0.0) == 0.0
-    assert admission.knock("a", 2.0) == 0.0
+    rates = Rates(per_minute=30)
+    assert [rates.take("a", 0.0) for _ in range(30)] == [0.0] * 30
+    assert 0 < rates.take("a", 0.0) <= 2.0
+    assert rates.take("b", 0.0) == 0.0
+    assert rates.take("a", 2.0) == 0.0
 
 
 def test_an_address_may_have_so_many_at_once() -> None:
-    admission = Admission(at_once=2, per_minute=30)
-    assert [admission.enter("a") for _ in range(3)] == [True, True, False]
-    assert admission.enter("b")
+    at_once = AtOnce(2)
+    assert [at_once.enter("a") for _ in range(3)] == [True, True, False]
+    assert at_once.enter("b")
     for address in ("a", "a", "a", "b"):
-        admission.leave(address)
-    assert len(admission) == 0
+        at_once.leave(address)
+    assert len(at_once) == 0
 
 
 def test_addresses_are_forgotten_when_they_are_owed_nothing() -> None:
-    admission = Admission(at_once=2, per_minute=60)
+    rates = Rates(per_minute=60)
     for number in range(10_000):
-        admission.knock(str(number), 0.0)
-    admission.knock("late", 5.0)
-    assert len(admission._lately) == 1
+        rates.take(str(number), 0.0)
+    rates.take("late", 5.0)
+    assert len(rates) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,23 @@ async def test_too_fast_is_told_before_the_handshake() -> None:
         assert int(reply.headers["retry-after"]) > 0
         assert reply.problem["code"] == "rate"
         assert "2 new sockets a minute" in reply.problem["detail"]
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 30, 600, 10_000])
+def test_a_minutes_worth_is_there_at_once_and_not_one_more(per_minute: int) -> None:
+    """Roundings of a thousand additions neither cost the last one nor give one away."""
+    for now in (0.0, 1.7e9 + 0.123456):
+        rates = Rates(per_minute)
+        assert all(rates.take("a", now) == 0 for _ in range(per_minute))
+        wait_s = rates.take("a", now)
+        assert 0 < wait_s <= 60 / per_minute
+        assert rates.take("a", now + wait_s + 1e-6) == 0
+        assert rates.take("a", now + 3600) == 0
+
+
+def test_asking_in_vain_costs_nothing() -> None:
+    rates = Rates(per_minute=1, burst=2)
+    assert [rates.take("a", 0.0) for _ in range(2)] == [0, 0]
+    first = rates.take("a", 10.0)
+    assert all(rates.take("a", 10.0) == first for _ in range(100))
+    assert rates.take("a", 10.0 + first + 1e-6) == 0

@@ -37,7 +37,7 @@ async def test_ten_thousand_connections_leave_nothing_behind() -> None:
         async with asyncio.timeout(10):
             while any(True for _ in server.hub.sessions):
                 await asyncio.sleep(0)
-        assert len(server.sockets._admission) == 0
+        assert len(server.sockets._at_once) == 0
         server.now += 5
         server.hub.tick()
         assert server.metrics.registry.get_sample_value("rtserver_channels") == 0

@@ -96,4 +96,4 @@ async def test_handshakes_that_fail_leave_nothing(server: Served) -> None:
         reply = await exchange(server.port, HANDSHAKE.replace(b"13", b"12"))
         assert reply.status == 426
     await _until_none(server)
-    assert len(server.sockets._admission) == 0
+    assert len(server.sockets._at_once) == 0

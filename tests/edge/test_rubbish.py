@@ -192,7 +192,7 @@ async def test_half_a_handshake(server: Served, was: bytes, becomes: bytes, stat
     reply = await exchange(server.port, HANDSHAKE.replace(was, becomes))
     assert reply.status == status
     assert says in reply.problem["detail"]
-    assert len(server.sockets._admission) == 0
+    assert len(server.sockets._at_once) == 0
 
 
 async def test_subprotocols_and_extensions_are_not_taken_and_not_logged(
