@@ -18,19 +18,19 @@ __all__ = ["RedisServer"]
 
 
 class RedisServer:
-    """redis-server on a free port, without anything on the disk: what it forgets is gone."""
+    """redis-server on a free port; unless an option says otherwise, what it forgets is gone."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._options = options
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._child: Child | None = None
 
     async def start(self) -> None:
-        """Start it, empty, and wait until it answers."""
+        """Start it, with what is on the disk, and wait until it answers."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._child = Child([*command, *self._options], log=self._folder / f"redis-{self.port}.log")
+        self._child = Child([*command, *self._options], log=self.folder / f"redis-{self.port}.log")
         deadline = time.monotonic() + 10
         async with Redis.from_url(self.url) as redis:
             while True:

@@ -20,7 +20,6 @@ from e2e.restarting import read_json
 from faults.proxy import FaultProxy
 from faults.relay import Relay
 
-from rtserver.chain.rpc import HttpEndpoint
 from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market
 from rtserver.demo.node import AnvilNode
@@ -30,18 +29,12 @@ from rtserver.demo.rpc import RpcError
 from rtserver.demo.server import start_server, url_of
 from rtserver.demo.settings_file import settings_toml
 from rtserver.demo.toolchain import Toolchain
-from rtserver.domain.ids import Address
-from rtserver.tools.audit import Audit
-from rtserver.tools.capture import Job
-from rtserver.tools.compare import Difference
-from rtserver.tools.staking import StakerTruth
-from rtserver.tools.truth import Truth
 
+from .against import AgainstChain
 from .watcher import Seen, Watcher, watching
 
 __all__ = ["Outcome", "Setup", "Stage", "nothing", "open_stage"]
 
-_PROTOCOL = "uniswap-v3"
 _OWNERS = 6
 _BEFORE_BLOCKS = 25
 # What has to be noticed is noticed within this, on a busy machine too.
@@ -106,11 +99,7 @@ class Stage:
         self.stack: AsyncExitStack
         self.watcher: Watcher
         self._setup = setup
-        deployment = lab.deployment
-        self._node = HttpEndpoint(lab.node.http_url, timeout_s=30.0)
-        manager, factory = (Address(each.lower()) for each in (deployment.position_manager, deployment.factory))
-        self._truth = Truth(self._node, manager, factory)
-        self._staker = StakerTruth(self._truth, manager, Address(deployment.staker.lower()))
+        self._against = AgainstChain(lab)
         self._since = time.monotonic()
         self._calls = 0
         self._blocks = 0
@@ -279,7 +268,7 @@ class Stage:
                 while True:
                     await watcher.until(lambda: watcher.is_whole and watcher.head == head.hash)
                     changed_at, is_exact = watcher.changed_at, watcher.is_exact
-                    found = await self._differences()
+                    found = await self._against.differences(watcher.client.states)
                     if watcher.changed_at != changed_at:
                         continue
                     if not found:
@@ -295,29 +284,6 @@ class Stage:
             seen=replace(watcher.seen), right_s=self._slowest_s, calls=self._asked() - self._calls, blocks=self._blocks
         )
 
-    async def _differences(self) -> list[Difference]:
-        head, states = self.lab.head, self.watcher.client.states
-        job = Job(number=head.number, block_hash=head.hash, is_block=True, owned={})
-        assert job.owned is not None
-        for channel, state in states.items():
-            kind, _, rest = channel.partition(":")
-            if kind == "head":
-                job.heads.append(state["head"])
-            elif kind == "pool":
-                job.pools.extend((channel, entry) for entry in state.values())
-            elif kind == "owner":
-                entries = {int(key.rpartition(":")[2]): entry for key, entry in state.items()}
-                job.positions.extend((channel, token_id, entry) for token_id, entry in entries.items())  # type: ignore[misc]
-                job.owned[Address(rest.rpartition(":")[2].lower())] = frozenset(entries)  # type: ignore[arg-type]
-        found: list[Difference] = []
-        audit = Audit(
-            self._truth, self.lab.deployment.chain_id, _PROTOCOL, everything=False, limit=10_000,
-            on_difference=found.append, on_owner=lambda owner: None, staker=self._staker,
-        )  # fmt: skip
-        await audit.check(job)
-        assert audit.tally.blocks == 1 and audit.tally.values > 100, "nothing was compared"
-        return found
-
     def _asked(self) -> int:
         return sum(proxy.methods.total() for proxy in self.proxies)
 
@@ -326,7 +292,7 @@ class Stage:
 
     async def close(self) -> None:
         """End what this object opened."""
-        await self._node.close()
+        await self._against.close()
         if self.server is not None:
             await self.server.end(timeout_s=10.0)
 

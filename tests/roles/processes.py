@@ -35,7 +35,12 @@ class Process:
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
         self.log = deployed.folder / f"{role}-{self.port}.log"
         command = [sys.executable, "-m", "rtserver", "serve", "--role", role, "--port", str(self.port)]
-        self.child = Child([*command, "--config", str(deployed.settings)], log=self.log)
+        self._command = [*command, "--config", str(deployed.settings)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again on its port after it was killed."""
+        self.child = Child(self._command, log=self.log)
 
     async def ready(self) -> None:
         await await_ready(self.child, self.url)
@@ -65,9 +70,9 @@ class Process:
 
 
 class Deployed:
-    """All processes of a test."""
+    """All processes of a test; `redis_url` is where they find Redis, if not at the server itself."""
 
-    def __init__(self, lab: Lab, redis: RedisServer, folder: Path) -> None:
+    def __init__(self, lab: Lab, redis: RedisServer, folder: Path, *, redis_url: str | None = None) -> None:
         self.lab = lab
         self.owner = lab.owners[0]
         self.redis = redis
@@ -75,7 +80,7 @@ class Deployed:
         self.settings = folder / "rtserver.toml"
         self.processes: list[Process] = []
         text = settings_toml(lab.deployment, ws_url=lab.node.ws_url, http_url=lab.node.http_url, owners=lab.owners[:3])
-        self.settings.write_text(f'{text}\n[redis]\nurl = "{redis.url}"\n')
+        self.settings.write_text(f'{text}\n[redis]\nurl = "{redis_url or redis.url}"\n')
 
     def start(self, role: str) -> Process:
         self.processes.append(process := Process(self, role))
@@ -92,6 +97,10 @@ class Deployed:
                                 if (await process.chain()).get("inCharge"):
                                     return process
                 await asyncio.sleep(0.05)
+
+    async def end(self) -> None:
+        """End all processes."""
+        await asyncio.gather(*(process.child.end(timeout_s=6.0) for process in self.processes))
 
     async def verify(self, process: Process, blocks: int = 2) -> None:
         """Compare everything that a process serves with the chain, over some blocks."""
@@ -126,5 +135,5 @@ async def deployed(lab: Lab, folder: Path) -> AsyncIterator[Deployed]:
     try:
         yield one
     finally:
-        await asyncio.gather(*(process.child.end(timeout_s=6.0) for process in one.processes))
+        await one.end()
         await redis.end()

@@ -1,0 +1,133 @@
+"""What breaks between engines, Redis and gateways, what clients see, and how long until they are right: the README's.
+
+The rows are those that `tests/redis_faults` proves, all on one stage: a real node with the real contracts, a real Redis
+behind a TCP line that leads to whoever is master, an engine and its standby, two gateways, a client with eight channels
+at each. Blocks are mined when a row says so. "Right" is when both clients had the state that the chain itself answers,
+by what `rtserver verify` compares; the time counts from the end of the fault, and from its beginning where it stays.
+
+    python -m bench.redis_faults [--turns 3] [--rows redis_full,two_leaders] [--json] [--outage-s 10] [--clients 2000]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from bench.common import machine, machine_line
+from bench.fanout_process import raise_file_limit
+from rtserver.demo.contracts import load_contracts
+from rtserver.demo.lab import open_lab
+from rtserver.demo.toolchain import install_toolchain
+
+if TYPE_CHECKING:
+    from redis_faults.row import Row
+    from redis_faults.stage import Outcome
+
+__all__ = ["main"]
+
+_ACCOUNTS: Final = 24
+_TESTS: Final = Path(__file__).parents[1] / "tests"
+
+
+@dataclass(slots=True)
+class Measured:
+    """A row and its turns."""
+
+    row: "Row"
+    outcomes: "list[Outcome]" = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return the row of the table: median and slowest in seconds."""
+        seconds = [outcome.right_s for outcome in self.outcomes]
+        return f"| {self.row.fault} | {self.row.sees} | {statistics.median(seconds):.2f} / {max(seconds):.2f} |"
+
+    def more(self) -> list[str]:
+        """Return what else a row counted, a line a turn."""
+        return [
+            f"{self.row.key}: " + ", ".join(f"{value:g} {name}" for name, value in outcome.counts.items())
+            for outcome in self.outcomes
+            if outcome.counts
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all turns."""
+        return {"key": self.row.key, "fault": self.row.fault, "sees": self.row.sees,
+                "turns": [asdict(outcome) for outcome in self.outcomes]}  # fmt: skip
+
+
+def _tell(text: str) -> None:
+    print(f"\r{text:70}", end="", file=sys.stderr)
+
+
+async def _bench(options: argparse.Namespace) -> int:
+    from redis_faults.stage import open_stage
+    from redis_faults.table import ROWS
+
+    wanted = set(options.rows.split(",")) if options.rows else {row.key for row in ROWS}
+    if unknown := wanted - {row.key for row in ROWS}:
+        sys.exit(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(row.key for row in ROWS)}")
+    raise_file_limit()
+    began = time.monotonic()
+    toolchain = await install_toolchain(progress=_tell)
+    contracts = await load_contracts(toolchain)
+    measured: list[Measured] = []
+    failed: list[str] = []
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtserver-bench-")))
+        lab = await stack.enter_async_context(open_lab(toolchain, contracts, accounts=_ACCOUNTS))
+        opened = open_stage(lab, folder, outage_ms=int(1000 * options.outage_s), crowd=options.clients)
+        stage = await stack.enter_async_context(opened)
+        for row in (row for row in ROWS if row.key in wanted):
+            measured.append(one := Measured(row))
+            for turn in range(options.turns):
+                _tell(f"{row.key}, turn {turn + 1} of {options.turns}")
+                await stage.rest()
+                outcome = await row.run(stage)
+                one.outcomes.append(outcome)
+                try:
+                    row.check(outcome)
+                except AssertionError as error:
+                    # Right in the end, but told otherwise than the table says: the others are worth their minutes.
+                    failed.append(row.key)
+                    print(f"\n{row.key}: {error}", file=sys.stderr)
+    _tell("")
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": [one.as_json() for one in measured]}, indent=1))
+    else:
+        print("\n| fault | what the client sees | right again after, s: median / slowest |")
+        print("|---|---|---|")
+        for one in measured:
+            print(one.line())
+        print()
+        for line in (line for one in measured for line in one.more()):
+            print(line)
+        print(f"{options.turns} turns in {time.monotonic() - began:.0f} s; {machine_line()}")
+    if failed:
+        print(f"not as the table says: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rows", default="", help="keys with commas; all if left out")
+    parser.add_argument("--outage-s", type=float, default=10.0, help="how long the outages are that clients wait out")
+    parser.add_argument("--clients", type=int, default=2000, help="how many clients a gateway is killed with")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    # What is measured is what the tests prove, so it is theirs.
+    sys.path.insert(0, str(_TESTS))
+    return uvloop.run(_bench(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
