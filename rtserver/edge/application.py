@@ -10,7 +10,7 @@ from ..hub.hub import Hub
 from ..obs.metrics import Metrics
 from .docs import docs_routes
 from .earnings import Earnings
-from .health import Health
+from .health import Health, process_of
 from .history import HistoryApi, PastReader
 from .pages import page_routes
 from .prices import PricesApi
@@ -45,14 +45,13 @@ def build_application(
         past: Where the past is read, if any is kept here.
     """
     rest = Rest(hub, served, version, settings.dashboard.owners, earnings)
-    health = Health(hub, served, metrics, prices)
+    health = Health(hub, served, metrics, prices, process_of(settings))
     sockets = Sockets(hub, rest, settings.origins)
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
     )
-    app.add_routes(
-        [*rest.routes(), *PricesApi(rest).routes(), *health.routes(), *sockets.routes(), *docs_routes(version)]
-    )
+    app.add_routes([*rest.routes(), *PricesApi(rest).routes(), *sockets.routes(), *docs_routes(version)])
+    app.add_routes(health.routes(with_metrics=settings.ops.port is None))
     app.add_routes(HistoryApi(rest, past).routes())
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
