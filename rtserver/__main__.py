@@ -1,11 +1,13 @@
-"""The command line: serve, demo, tail, verify. Parses, reports errors in a sentence, and runs the loop."""
+"""The command line: serve, check, demo, tail, verify. Parses, reports errors in a sentence, and runs the loop."""
 
 import asyncio
+import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvloop
@@ -15,6 +17,7 @@ from .app import run_server
 from .config import Settings, load_settings
 from .domain.errors import RtserverError
 from .obs.logs import configure_logs
+from .serving import Addresses
 
 __all__ = ["main"]
 
@@ -37,6 +40,10 @@ app = typer.Typer(
       rtserver serve --role engine --config rtserver.toml
       rtserver serve --role gateway
           computing and delivering apart, joined by the Redis in RTSERVER_REDIS__URL
+      rtserver serve --gateways 4 --config rtserver.toml
+          the same on one machine and one port, over its Redis
+      rtserver check --config rtserver.toml
+          the settings as they are taken, and whether all that they name is there
       rtserver tail owner:1:0x…
           an owner's positions in the terminal, live
       rtserver verify --url http://127.0.0.1:8080 --rpc http://127.0.0.1:8545 --all
@@ -61,7 +68,7 @@ app = typer.Typer(
 )
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     sys.stderr.write(f"rtserver: {message}\n")
     raise typer.Exit(2)
 
@@ -77,44 +84,118 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         _fail(str(error))
     except* KeyboardInterrupt:
         raise typer.Exit(130) from None
-    return None
 
 
-async def _serve(settings: Settings) -> None:
+def _until_signalled() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _serve(settings: Settings) -> int:
+    stop = _until_signalled()
+    if settings.gateways:
+        from .supervisor.run import run_supervisor
+
+        return await run_supervisor(settings, stop)
     await run_server(settings, stop)
+    return 0
+
+
+async def _serve_as_child(settings: Settings) -> None:
+    stop = _until_signalled()
+    loop = asyncio.get_running_loop()
+
+    def look() -> None:
+        # Nothing more is ever said there: it is the supervisor's end.
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    def say(addresses: Addresses) -> None:
+        sys.stdout.write(json.dumps({"opsUrl": addresses.ops_url}) + "\n")
+        sys.stdout.flush()
+
+    loop.add_reader(sys.stdin.fileno(), look)
+    await run_server(settings, stop, say)
+
+
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option(help="Endpoint of a known chain; repeat it: ws(s):// for heads, http(s):// or ws(s):// for reads."),
+]
+Config = Annotated[Path | None, typer.Option(help="TOML file with settings; see the README.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8080]")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Keep nothing over restarts.")]
+RoleName = Annotated[
+    str | None,
+    typer.Option(help="all; or engine (follows chains) and gateway (serves clients), joined by Redis. [default: all]"),
+]
+Gateways = Annotated[
+    int | None,
+    typer.Option(
+        help="Deliver from this many processes on one port, beside an engine, joined by the Redis of this machine. "
+        "[default: 0, one process does everything]"
+    ),
+]
+
+
+def _settings(config: Path | None, given: dict[str, Any], rpc: list[str] | None, no_store: bool) -> Settings:
+    try:
+        return load_settings(config, given, rpc or (), no_store=no_store)
+    except RtserverError as error:
+        _fail(str(error))
 
 
 @app.command()
 def serve(
-    rpc: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Endpoint of a known chain; repeat it: ws(s):// for heads, http(s):// or ws(s):// for reads."
-        ),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings; see the README.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8080]")] = None,
-    no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing over restarts.")] = False,
-    role: Annotated[
-        str | None,
-        typer.Option(
-            help="all; or engine (follows chains) and gateway (serves clients), joined by Redis. [default: all]"
-        ),
-    ] = None,
+    rpc: Rpc = None,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    no_store: NoStore = False,
+    role: RoleName = None,
+    gateways: Gateways = None,
 ) -> None:
     """Follow chains and serve their positions over WebSocket and REST."""
+    given = {"host": host, "port": port, "role": role, "gateways": gateways}
+    settings = _settings(config, given, rpc, no_store)
+    configure_logs(settings.log.level, settings.log.format, settings.name)
+    if status := _run(_serve(settings)):
+        raise typer.Exit(status)
+
+
+@app.command()
+def check(
+    rpc: Rpc = None,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    no_store: NoStore = False,
+    role: RoleName = None,
+    gateways: Gateways = None,
+) -> None:
+    """Print what the settings come to, and whether endpoints, database and Redis are there. Starts nothing."""
+    from .checkup import run_checkup
+
+    given = {"host": host, "port": port, "role": role, "gateways": gateways}
+    settings = _settings(config, given, rpc, no_store)
+    configure_logs("error", "auto")
+    raise typer.Exit(_run(run_checkup(settings, sys.stdout)) or 0)
+
+
+@app.command(hidden=True)
+def child(name: Annotated[str, typer.Argument(help="What the supervisor calls it.")]) -> None:
+    """Be one of the processes of `serve --gateways`, which starts it and says through a pipe what to do."""
     try:
-        settings = load_settings(config, {"host": host, "port": port, "role": role}, rpc or (), no_store=no_store)
-    except RtserverError as error:
-        _fail(str(error))
-        return
-    configure_logs(settings.log.level, settings.log.format)
-    _run(_serve(settings))
+        settings = Settings(**json.loads(sys.stdin.buffer.readline()))
+    except ValueError:
+        _fail(f"{name}: this is started by `rtserver serve --gateways`, and not by hand")
+    configure_logs(settings.log.level, settings.log.format, settings.name)
+    _run(_serve_as_child(settings))
 
 
 @app.command()

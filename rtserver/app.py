@@ -24,7 +24,7 @@ from .domain.ids import Address, ChainId
 from .domain.update import BlockUpdate
 from .edge.application import build_application
 from .edge.earnings import BookEarnings
-from .edge.health import Health
+from .edge.health import Health, process_of
 from .edge.problems import problem_middleware
 from .edge.proxies import Proxies
 from .edge.rest import ServedChain
@@ -45,7 +45,7 @@ from .protocols.addresses import checksum, parse_address
 from .protocols.base import Book
 from .protocols.channels import Channel
 from .protocols.registry import adapters
-from .serving import drain, listening
+from .serving import OnReady, drain, listening
 from .store.values import KeptStream
 from .worth.build import build_aggregator, build_fetchers, hops_of, watch_prices
 from .worth.http_prices import PriceFetcher
@@ -338,13 +338,13 @@ def _fetchers(
     return fetchers, prices
 
 
-async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None = None) -> None:
+async def run_server(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
     """Do what the role is until `stop` is set, then say bye and close everything within five seconds.
 
     Args:
         settings: All settings.
         stop: Set from outside, by a signal.
-        on_ready: Called with the address once clients can connect.
+        on_ready: Called with the addresses once clients can connect.
 
     Raises:
         ConfigError: A port is taken, a chain can't be what the settings say, or there is no Redis for a role.
@@ -361,7 +361,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             assert_never(settings.role)
 
 
-async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None) -> None:
+async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
     """Compute and deliver."""
     metrics = Metrics()
     # First what can be wrong with the settings alone.
@@ -369,7 +369,7 @@ async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: Callable[[
     ids = await fetch_chain_ids(settings)
     chains, fetchers, hub, app, health, sockets = _build(settings, ids, metrics, store)
     try:
-        async with listening(app, settings, metrics, on_ready) as url:
+        async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(tick_forever(hub), name="tick"), *_follow(group, chains, fetchers)]
@@ -384,7 +384,7 @@ async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: Callable[[
         await _close(chains, store)
 
 
-async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None) -> None:
+async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
     """Compute, and publish over Redis; the port has health and metrics only."""
     metrics = Metrics()
     store = await _open_store(settings)
@@ -406,10 +406,10 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: Callabl
             served[chain.chain_id] = about
             chains.append(chain)
         fetchers, prices = _fetchers(settings, chains, metrics)
-        health = Health(Leads(leads), served, metrics, prices)
+        health = Health(Leads(leads), served, metrics, prices, process_of(settings))
         app = web.Application(middlewares=[problem_middleware(metrics, settings.origins, Proxies(()))])
         app.add_routes(health.routes())
-        async with listening(app, settings, metrics, on_ready) as url:
+        async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", role="engine", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
                 tasks = _follow(group, chains, fetchers)

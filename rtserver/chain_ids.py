@@ -10,7 +10,7 @@ from .domain.errors import ConfigError, RtserverError
 from .domain.ids import ChainId
 from .obs.metrics import Metrics
 
-__all__ = ["fetch_chain_ids"]
+__all__ = ["fetch_chain_ids", "reported_id"]
 
 # Before anything starts: an endpoint that takes longer is asked for its chain by nobody.
 _ASK_ID_S: Final = 5.0
@@ -31,7 +31,7 @@ async def fetch_chain_ids(settings: Settings) -> list[ChainId]:
 
 
 async def _chain_id(chain: ChainSettings) -> int:
-    answers = await asyncio.gather(*(_reported_id(url, chain) for url in chain.urls))
+    answers = await asyncio.gather(*(reported_id(url, chain) for url in chain.urls))
     known = chain.id
     reasons = []
     for url, answer in zip(chain.urls, answers, strict=True):
@@ -48,7 +48,8 @@ async def _chain_id(chain: ChainSettings) -> int:
     return known
 
 
-async def _reported_id(url: str, chain: ChainSettings) -> int | RtserverError:
+async def reported_id(url: str, chain: ChainSettings) -> int | RtserverError:
+    """Return what an endpoint says of which chain it is, or why it does not."""
     endpoint = make_endpoint(url, timeout_s=min(chain.rpc_timeout_s, _ASK_ID_S))
     # With metrics of its own: this reader is gone before anybody looks, and what it is a reader of is not known yet.
     reader = ChainReader(chain.name or "?", [endpoint], Metrics())

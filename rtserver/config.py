@@ -9,9 +9,8 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -34,79 +33,33 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from .domain.errors import ClientError, ConfigError
+from .domain.errors import ConfigError
 from .domain.ids import Address
-from .protocols.addresses import parse_address
-from .protocols.registry import adapters
+from .setting_types import AddressText, HttpUrl, Kind, NetworkText, Origin, RpcUrl, split_list
 
 __all__ = [
+    "LOCAL_REDIS",
     "ChainSettings",
     "CoinGeckoSettings",
     "DefiLlamaSettings",
     "FeedSettings",
     "HistorySettings",
     "HttpPriceSettings",
+    "OpsSettings",
     "PriceSettings",
     "ProtocolSettings",
     "RedisSettings",
     "Role",
     "Settings",
     "load_settings",
+    "plain",
 ]
 
 # What is missing for a reason of its own.
-_MISSING = {"chains_missing": "chains", "redis_missing": "redis.url"}
+_MISSING = {"chains_missing": "chains", "redis_missing": "redis.url", "gateways_engine": "gateways"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
-
-
-def _address(value: str) -> str:
-    try:
-        return parse_address(value)
-    except ClientError as error:
-        raise ValueError(error.message) from error
-
-
-def _rpc_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-        raise ValueError("an endpoint is ws://, wss://, http:// or https:// with a host")
-    return value
-
-
-def _kind(value: str) -> str:
-    if value not in adapters():
-        raise ValueError(f"allowed are {', '.join(sorted(adapters()))}")
-    return value
-
-
-def _split(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return json.loads(value) if value.startswith("[") else value.split(",")
-
-
-def _origin(value: str) -> str:
-    """Return an origin as browsers write it, or refuse what no browser ever sends: it would lock everyone out."""
-    text = value.strip().lower().removesuffix("/")
-    if text in ("*", "null"):
-        return text
-    parts = urlsplit(text)
-    if not parts.scheme or not parts.hostname or f"{parts.scheme}://{parts.netloc}" != text or "@" in text:
-        raise ValueError("an origin is a scheme and a host, such as https://app.example, or *")
-    return text
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ip_network(value.strip(), strict=False))
-    except ValueError as error:
-        raise ValueError("a proxy is an address or a network, such as 10.0.0.0/8") from error
-
-
-AddressText = Annotated[str, AfterValidator(_address)]
-Origin = Annotated[str, AfterValidator(_origin)]
-NetworkText = Annotated[str, AfterValidator(_network)]
-RpcUrl = Annotated[SecretStr, AfterValidator(_rpc_url)]
+# Where gateways of one machine meet unless told otherwise.
+LOCAL_REDIS: Final = "redis://127.0.0.1:6379/0"
 
 
 class ProtocolSettings(BaseModel):
@@ -114,7 +67,7 @@ class ProtocolSettings(BaseModel):
 
     model_config = _STRICT
 
-    kind: Annotated[str, AfterValidator(_kind)]
+    kind: Kind
     factory: AddressText
     position_manager: AddressText
     init_code_hash: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{64}$")] | None = None
@@ -142,7 +95,7 @@ class ChainSettings(BaseModel):
 
     id: Annotated[int, Field(ge=1)] | None = None
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
-    rpc: Annotated[tuple[RpcUrl, ...], Field(min_length=1), BeforeValidator(_split)]
+    rpc: Annotated[tuple[RpcUrl, ...], Field(min_length=1), BeforeValidator(split_list)]
     protocols: tuple[ProtocolSettings, ...] | None = None
     stablecoins: tuple[AddressText, ...] | None = None
     # Tokens that others may be priced through where they have no pool against a dollar, and Chainlink feeds.
@@ -183,14 +136,6 @@ class LimitSettings(BaseModel):
     linger_s: Annotated[float, Field(ge=0)] = 60.0
 
 
-def _http_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("a base URL is http:// or https:// with a host, and no query")
-    return value
-
-
-HttpUrl = Annotated[SecretStr, AfterValidator(_http_url)]
 PriceSource = Literal["chainlink", "pools", "coingecko", "defillama"]
 PriceOrder = Annotated[tuple[PriceSource, ...], Field(min_length=1)]
 
@@ -332,7 +277,22 @@ class RedisSettings(BaseModel):
     prefix: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")] = "rtserver"
 
 
+class OpsSettings(BaseModel):
+    """A port for operators alone: health and metrics, and nothing that clients need."""
+
+    model_config = _STRICT
+
+    # Where it listens; the default is the clients' address.
+    host: str | None = None
+    # With it, metrics are there only; health is on both ports, for whoever balances clients.
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
 Role = Literal["all", "engine", "gateway"]
+# What a process is called where there are several; a pod's name is one.
+ProcessName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+# Each is a process with a Python of its own, some 80 MB.
+_MAX_GATEWAYS: Final = 256
 
 
 class Settings(BaseSettings):
@@ -350,12 +310,18 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     # Everything in one process; or computing and delivering apart, over Redis.
     role: Role = "all"
+    # Gateways as processes of their own on one port of this machine, kept running; 0 for this process alone.
+    gateways: Annotated[int, Field(ge=0, le=_MAX_GATEWAYS)] = 0
+    # What /health/ready calls this process; the default is its role.
+    name: ProcessName | None = None
+    # Lets other processes of this user listen on the same port: the kernel spreads clients over them.
+    reuse_port: bool = False
     # A gateway has none of its own: it serves those that engines follow.
     chains: tuple[ChainSettings, ...] = ()
     # Origins of pages that may read and subscribe: this is public chain data, so all by default.
-    origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ("*",)
+    origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(split_list)] = ("*",)
     # Proxies whose X-Forwarded-For is believed: anyone else could write any address there, and so have no limits.
-    trusted_proxies: Annotated[tuple[NetworkText, ...], NoDecode, BeforeValidator(_split)] = ()
+    trusted_proxies: Annotated[tuple[NetworkText, ...], NoDecode, BeforeValidator(split_list)] = ()
     limits: LimitSettings = LimitSettings()
     prices: PriceSettings = PriceSettings()
     dashboard: DashboardSettings = DashboardSettings()
@@ -363,6 +329,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
+    ops: OpsSettings = OpsSettings()
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Self:
@@ -370,7 +337,12 @@ class Settings(BaseSettings):
             raise PydanticCustomError(
                 "chains_missing", "is required: give --rpc URL, or a file with [[chains]] through --config"
             )
-        if self.role != "all" and self.redis.url is None:
+        if self.gateways and self.role == "engine":
+            raise PydanticCustomError(
+                "gateways_engine", "an engine has none: leave --role out, or start them with --role gateway"
+            )
+        # Gateways on this machine meet in its Redis, unless another one is named.
+        if self.role != "all" and not self.gateways and self.redis.url is None:
             raise PydanticCustomError(
                 "redis_missing", "is required for a role: engines and gateways meet in Redis 7 or newer, at redis://…"
             )
@@ -428,6 +400,19 @@ def load_settings(
         raise ConfigError(_explain(error, path)) from error
 
 
+def plain(settings: Settings) -> dict[str, Any]:
+    """Return settings as JSON has them, with all secrets: `Settings(**plain(settings))` is what was given.
+
+    For a process' own children. Nothing of it belongs in a log, an error or an argument of a command.
+    """
+
+    def reveal(value: Any) -> str:
+        return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+    values: dict[str, Any] = json.loads(json.dumps(settings.model_dump(), default=reveal))
+    return values
+
+
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with others laid over them, group by group; lists are replaced."""
     merged = dict(below)
@@ -477,6 +462,7 @@ def _suggest(location: Sequence[str]) -> str:
         "dashboard": DashboardSettings, "log": LogSettings, "store": StoreSettings,
         "feeds": FeedSettings, "prices": PriceSettings,
         "coingecko": CoinGeckoSettings, "defillama": DefiLlamaSettings, "redis": RedisSettings,
+        "history": HistorySettings, "ops": OpsSettings,
     }  # fmt: skip
     parents = [part for part in location[:-1] if part in models]
     fields = list((models[parents[-1]] if parents else Settings).model_fields)

@@ -2,17 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
 
 from . import __version__
+from .broker.checks import look_at_redis, shown_url
 from .broker.following import Follower
 from .broker.ports import BrokerAway
 from .broker.rates import RedisRates
 from .broker.redis_link import RedisBroker
 from .config import Settings
+from .domain.errors import ConfigError
 from .domain.ids import ChainId
 from .edge.application import build_application
 from .edge.budgets import shared_budgets
@@ -23,7 +24,7 @@ from .hub.limits import Limits
 from .hub.relay import Relay
 from .obs.metrics import Metrics
 from .protocols.channels import Channel
-from .serving import drain, listening
+from .serving import OnReady, drain, listening
 
 __all__ = ["open_broker", "run_gateway"]
 
@@ -51,20 +52,23 @@ class _Relays:
 async def open_broker(settings: Settings) -> RedisBroker:
     """Return the broker of the settings.
 
+    A gateway starts in front of any Redis: whether it may be relied on is for those who write to judge.
+
     Raises:
         ConfigError: No Redis answers there, or not one that will do.
     """
     assert settings.redis.url is not None, "settings with a role have a url"
-    broker = RedisBroker(settings.redis.url.get_secret_value(), settings.redis.prefix)
-    try:
-        await broker.check()
-    except BaseException:
-        await broker.aclose()
-        raise
-    return broker
+    url = settings.redis.url.get_secret_value()
+    about = await look_at_redis(url)
+    for finding in about.findings:
+        if finding.is_fatal and settings.role != "gateway":
+            raise ConfigError(f"redis.url: {shown_url(url)}: {finding.text}")
+        log.warning("redis is not as it should be", reason=finding.text)
+    log.info("redis", version=about.version, maxmemory=about.maxmemory, append_only=about.is_append_only)
+    return RedisBroker(url, settings.redis.prefix)
 
 
-async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None] | None) -> None:
+async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
     """Serve clients until `stop` is set, then say bye.
 
     Raises:
@@ -79,7 +83,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: Callabl
         served: dict[int, ServedChain] = {}
         budgets = shared_budgets(limits, RedisRates(broker), metrics)
         app, health, sockets = build_application(hub, served, settings, metrics, __version__, budgets=budgets)
-        async with listening(app, settings, metrics, on_ready) as url:
+        async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", role="gateway", url=url)
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -1,10 +1,11 @@
-"""A process that serves HTTP: its port, and how it says bye. What is served comes from the composition root."""
+"""A process that serves HTTP: its ports, and how it says bye. What is served comes from the composition root."""
 
 import asyncio
 import errno
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -12,13 +13,15 @@ from aiohttp import web
 from .config import Settings
 from .domain.errors import ConfigError
 from .edge.connections import EdgeRunner
+from .edge.health import Health
+from .edge.problems import problem_middleware
 from .edge.proxies import Proxies
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .obs.metrics import Metrics
 from .wire.codes import CloseCode
 
-__all__ = ["DRAIN_S", "drain", "listening"]
+__all__ = ["DRAIN_S", "Addresses", "OnReady", "drain", "listening", "serve_site"]
 
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 DRAIN_S: Final = 2.0
@@ -26,11 +29,67 @@ DRAIN_S: Final = 2.0
 _BYE_SPREAD_MS: Final = 5000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where a process listens: for clients, and for operators (the same unless there is a port for them)."""
+
+    url: str
+    ops_url: str
+
+
+OnReady = Callable[[Addresses], None]
+
+
 @asynccontextmanager
 async def listening(
-    app: web.Application, settings: Settings, metrics: Metrics, on_ready: Callable[[str], None] | None
+    app: web.Application, settings: Settings, metrics: Metrics, health: Health, on_ready: OnReady | None
 ) -> AsyncIterator[str]:
-    """Serve an application on the port of the settings; yield the address.
+    """Serve an application on the port of the settings, and health on that for operators; yield the address.
+
+    Raises:
+        ConfigError: A port can't be had.
+    """
+    async with AsyncExitStack() as stack:
+        ops_url = None
+        if settings.ops.port is not None:
+            ops = web.Application(middlewares=[problem_middleware(metrics, settings.origins)])
+            ops.add_routes(health.routes())
+            host = settings.ops.host or settings.host
+            ops_url = await stack.enter_async_context(
+                serve_site(ops, settings, metrics, host, settings.ops.port, "RTSERVER_OPS__PORT")
+            )
+        url = await stack.enter_async_context(
+            serve_site(
+                app, settings, metrics, settings.host, settings.port, "--port or RTSERVER_PORT",
+                reuse_port=settings.reuse_port,
+            )
+        )  # fmt: skip
+        if on_ready is not None:
+            on_ready(Addresses(url=url, ops_url=ops_url or url))
+        yield url
+
+
+@asynccontextmanager
+async def serve_site(
+    app: web.Application,
+    settings: Settings,
+    metrics: Metrics,
+    host: str,
+    port: int,
+    setting: str,
+    *,
+    reuse_port: bool = False,
+) -> AsyncIterator[str]:
+    """Serve an application on one port; yield the address.
+
+    Args:
+        app: The application.
+        settings: Whose limits and proxies hold.
+        metrics: Where requests are counted.
+        host: The address to listen on.
+        port: The port; 0 picks a free one.
+        setting: What chooses another port, for the error.
+        reuse_port: Other processes of this user may listen there, too.
 
     Raises:
         ConfigError: The port can't be had.
@@ -43,17 +102,14 @@ async def listening(
         shutdown_timeout=1.0,
     )
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+    site = web.TCPSite(runner, host, port, backlog=4096, reuse_port=reuse_port or None)
     try:
         try:
             await site.start()
         except OSError as error:
-            raise ConfigError(_explain_bind(error, settings)) from error
+            raise ConfigError(_explain_bind(error, f"{host}:{port}", setting)) from error
         address = runner.addresses[0]
-        url = f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}"
-        if on_ready is not None:
-            on_ready(url)
-        yield url
+        yield f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}"
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
@@ -70,10 +126,9 @@ async def drain(hub: Hub) -> None:
         session.outlet.abort()
 
 
-def _explain_bind(error: OSError, settings: Settings) -> str:
-    where = f"{settings.host}:{settings.port}"
+def _explain_bind(error: OSError, where: str, setting: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another port with --port or RTSERVER_PORT"
+        return f"{where} is in use: choose another port with {setting}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{where}: not allowed to listen there; ports under 1024 need privileges, choose another with --port"
-    return f"{where}: cannot listen there ({error.strerror}); check --host"
+        return f"{where}: not allowed to listen there; ports under 1024 need privileges, choose another with {setting}"
+    return f"{where}: cannot listen there ({error.strerror}); check the host"

@@ -60,14 +60,6 @@ class RedisBroker:
         """Return what all keys begin with."""
         return self._prefix
 
-    async def check(self) -> None:
-        """Ask whether there is a Redis that will do.
-
-        Raises:
-            ConfigError: It does not answer, is too old, or is not what the address says.
-        """
-        await self._nodes.check()
-
     def chain(self, chain_id: int) -> "RedisLink":
         """Return the link of a chain."""
         return RedisLink(self._nodes, f"{self._prefix}:{{{chain_id}}}:")

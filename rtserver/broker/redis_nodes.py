@@ -10,7 +10,7 @@ asked for anew before each one, and ends when the slot leaves the node, or the n
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -30,9 +30,9 @@ from ..domain.errors import ConfigError, PermanentError
 from .ports import BrokerAway
 from .scripts import Script
 
-__all__ = ["RedisNodes", "translated"]
+__all__ = ["CLUSTER", "RedisNodes", "translated"]
 
-_CLUSTER: Final = "+cluster"
+CLUSTER: Final = "+cluster"
 _DEFAULT_PORT: Final = 6379
 
 # What the client of a Cluster raises beside its errors: the layout that it knows may be older than an answer.
@@ -55,7 +55,7 @@ class RedisNodes:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         scheme = urlsplit(url).scheme
-        self.is_cluster: Final = scheme.endswith(_CLUSTER)
+        self.is_cluster: Final = scheme.endswith(CLUSTER)
         self._options: Final[dict[str, Any]] = {
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
@@ -80,39 +80,6 @@ class RedisNodes:
         client = RedisCluster.from_url(seeds[0], startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **self._options)
         client.commands_parser = _FirstIsKey()
         return client
-
-    async def check(self) -> None:
-        """Ask whether there is a Redis that will do.
-
-        Raises:
-            ConfigError: It does not answer, is too old, or is not what the address says.
-        """
-        try:
-            facts = await self._facts()
-        except _AWAY as error:
-            if "Cluster mode is not enabled" in str(error):
-                raise ConfigError("redis.url: this Redis is not a Cluster: its address is redis://…") from error
-            raise ConfigError(
-                f"redis.url: no Redis answers there ({_reason(error)}); start one, or correct RTSERVER_REDIS__URL"
-            ) from error
-        version = str(facts.get("redis_version", "0"))
-        if int(version.split(".")[0]) < 7:
-            raise ConfigError(f"redis.url: Redis 7 or newer is needed, this is {version}")
-        if facts.get("redis_mode") == "cluster" and not self.is_cluster:
-            raise ConfigError("redis.url: this Redis is a Cluster: its address is redis+cluster://…")
-
-    async def _facts(self) -> Mapping[str, Any]:
-        """Return what a server says of itself; of a Cluster, the first node that does."""
-        if isinstance(self.client, Redis):
-            return dict(await self.client.info("server"))
-        await self.client.initialize()
-        last: Exception = RedisClusterException("it has no nodes")
-        for node in self.client.get_nodes():
-            try:
-                return dict(await self.client.info("server", target_nodes=node))
-            except _AWAY as error:
-                last = error
-        raise last
 
     async def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script on the node that holds its keys; raises BrokerAway.
@@ -195,7 +162,7 @@ def _split(url: str) -> list[str]:
     """Return a Cluster's address as one for each of the nodes that it names."""
     parts = urlsplit(url)
     credentials, at, hosts = parts.netloc.rpartition("@")
-    scheme = parts.scheme.removesuffix(_CLUSTER)
+    scheme = parts.scheme.removesuffix(CLUSTER)
     # A path is the number of a database, and a Cluster has but one.
     return [urlunsplit((scheme, f"{credentials}{at}{host}", "", parts.query, "")) for host in hosts.split(",")]
 

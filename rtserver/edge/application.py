@@ -11,7 +11,7 @@ from ..obs.metrics import Metrics
 from .budgets import Budgets, local_budgets
 from .docs import docs_routes
 from .earnings import Earnings
-from .health import Health
+from .health import Health, process_of
 from .history import HistoryApi, PastReader
 from .pages import page_routes
 from .prices import PricesApi
@@ -49,14 +49,13 @@ def build_application(
     """
     budgets = budgets or local_budgets(hub.limits)
     rest = Rest(hub, served, version, settings.dashboard.owners, budgets, earnings)
-    health = Health(hub, served, metrics, prices)
+    health = Health(hub, served, metrics, prices, process_of(settings))
     sockets = Sockets(hub, rest, settings.origins, budgets)
     app = web.Application(
         middlewares=[problem_middleware(metrics, settings.origins, Proxies(settings.trusted_proxies))]
     )
-    app.add_routes(
-        [*rest.routes(), *PricesApi(rest).routes(), *health.routes(), *sockets.routes(), *docs_routes(version)]
-    )
+    app.add_routes([*rest.routes(), *PricesApi(rest).routes(), *sockets.routes(), *docs_routes(version)])
+    app.add_routes(health.routes(with_metrics=settings.ops.port is None))
     app.add_routes(HistoryApi(rest, past).routes())
     if settings.dashboard.enabled:
         app.add_routes(page_routes())

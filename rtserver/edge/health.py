@@ -1,18 +1,25 @@
 """Health at a glance: alive, ready or why not, and the metrics."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from ..config import Settings
 from ..domain.chain import Header
 from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 from .problems import json_response
 from .rest import ServedChain
 
-__all__ = ["Heads", "Health"]
+__all__ = ["Heads", "Health", "process_of"]
+
+
+def process_of(settings: Settings) -> dict[str, Any]:
+    """Return what a process says of itself."""
+    return {"name": settings.name or settings.role, "role": settings.role, "pid": os.getpid()}
 
 
 class Heads(Protocol):
@@ -29,7 +36,7 @@ class Health:
     """Answers for orchestrators and operators.
 
     `prices` returns how the price sources are doing; without them values are null, and that is no reason to send
-    traffic elsewhere.
+    traffic elsewhere. `process` says who answers: behind one address there may be several.
     """
 
     def __init__(
@@ -38,20 +45,19 @@ class Health:
         chains: Mapping[int, ServedChain],
         metrics: Metrics,
         prices: Callable[[], dict[str, Any]] = dict,
+        process: Mapping[str, Any] | None = None,
     ) -> None:
+        self._process = dict(process or {})
         self._heads = heads
         self._chains = chains
         self._metrics = metrics
         self._prices = prices
         self.is_draining = False
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return all routes."""
-        return [
-            web.get("/health/live", self.live),
-            web.get("/health/ready", self.ready),
-            web.get("/metrics", self.metrics),
-        ]
+    def routes(self, *, with_metrics: bool = True) -> list[web.RouteDef]:
+        """Return all routes; without metrics for a port of clients, where operators have one of their own."""
+        health = [web.get("/health/live", self.live), web.get("/health/ready", self.ready)]
+        return [*health, web.get("/metrics", self.metrics)] if with_metrics else health
 
     async def live(self, request: web.Request) -> web.Response:
         """Answer that the event loop turns."""
@@ -79,6 +85,7 @@ class Health:
         ready = not self.is_draining and bool(reports) and all(report["ready"] for report in reports)
         body: dict[str, Any] = {
             "status": "ready" if ready else "not ready",
+            **({"process": self._process} if self._process else {}),
             "chains": reports,
             "prices": self._prices(),
         }

@@ -45,8 +45,10 @@ class Lines:
         """Do nothing: each line is out."""
 
 
-def configure_logs(level: LogLevel, fmt: LogFormat) -> None:
-    """Send logs to standard error, as JSON lines unless a person is watching."""
+def configure_logs(level: LogLevel, fmt: LogFormat, process: str | None = None) -> None:
+    """Send logs to standard error, as JSON lines unless a person is watching; each names its process, if given."""
+    if process is not None:
+        structlog.contextvars.bind_contextvars(process=process)
     threshold = getattr(logging, level.upper())
     console = fmt == "console" or (fmt == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()

@@ -199,6 +199,12 @@ class Metrics:
             registry=r,
         )
         self.client_errors = Counter("rtserver_client_errors_total", "Errors answered to clients", ["code"], registry=r)
+        self.process_up = Gauge(
+            "rtserver_process_up", "Whether a process of the supervisor serves: 0 or 1", ["process"], registry=r
+        )
+        self.process_restarts = Counter(
+            "rtserver_process_restarts_total", "Times that a process had to be started again", ["process"], registry=r
+        )
         self.http = Counter("rtserver_http_requests_total", "HTTP requests", ["route", "status"], registry=r)
 
     def render(self) -> bytes:

@@ -110,6 +110,16 @@ class Database:
         except OSError as error:
             raise ConfigError(f"store.path = {str(self.path)!r}: cannot be written: {error.strerror}") from error
 
+    async def ping(self) -> None:
+        """Ask for a sign of life, and change nothing.
+
+        Raises:
+            StoreError: There is none.
+        """
+        with self._translated():
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
     async def open(self) -> None:
         """Bring the database to the newest schema. Cheap where that is done already.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from rtserver.config import load_settings
+from rtserver.config import Settings, load_settings, plain
 from rtserver.domain.errors import ConfigError
 
 REDIS = {"url": "redis://127.0.0.1:6379/0"}
@@ -37,3 +38,23 @@ def test_what_a_role_lacks_is_named(given: dict[str, Any], rpc: list[str], said:
         load_settings(None, given, rpc)
     assert said in str(caught.value)
     assert "pass" not in str(caught.value)
+
+
+def test_gateways_on_one_port_meet_in_this_machines_redis_unless_told_otherwise() -> None:
+    assert load_settings(None, {"gateways": 3}, ["http://127.0.0.1:1"]).redis.url is None
+    assert load_settings(None, {"gateways": 3, "role": "gateway"}).chains == ()
+    with pytest.raises(ConfigError, match="gateways: an engine has none"):
+        load_settings(None, {"gateways": 3, "role": "engine", "redis": REDIS}, ["http://127.0.0.1:1"])
+    with pytest.raises(ConfigError, match="gateways = 1000: Input should be less"):
+        load_settings(None, {"gateways": 1000}, ["http://127.0.0.1:1"])
+
+
+def test_what_a_child_is_given_is_what_was_set() -> None:
+    given = {
+        "redis": {"url": "redis://:secret@127.0.0.1:6379/0"},
+        "trusted_proxies": "10.0.0.0/8,::1",
+        "store": {"path": "/var/lib/x"},
+        "prices": {"coingecko": {"key": "secret", "platforms": {"7": "seven"}}},
+    }
+    settings = load_settings(None, given, ["https://node.example/KEY", "wss://node.example/KEY"])
+    assert Settings(**json.loads(json.dumps(plain(settings)))) == settings

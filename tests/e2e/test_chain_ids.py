@@ -9,6 +9,7 @@ from rtserver.config import load_settings
 from rtserver.demo.node import AnvilNode
 from rtserver.demo.toolchain import Toolchain
 from rtserver.domain.errors import ConfigError
+from rtserver.serving import Addresses
 
 
 async def refused(**chain: object) -> str:
@@ -37,8 +38,8 @@ async def test_known_chains_start_from_an_endpoint_alone(toolchain: Toolchain, k
     async with AnvilNode(toolchain, chain_id=known) as node:
         stop, urls = asyncio.Event(), []
 
-        def ready(url: str) -> None:
-            urls.append(url)
+        def ready(addresses: Addresses) -> None:
+            urls.append(addresses.url)
             stop.set()
 
         async with asyncio.timeout(10):

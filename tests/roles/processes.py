@@ -9,20 +9,28 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from broker.redis_server import RedisServer
 from rich.console import Console
 
 from rtserver.demo.lab import Lab
+from rtserver.demo.market import Market
 from rtserver.demo.ports import free_port
 from rtserver.demo.process import Child
 from rtserver.demo.server import await_ready, url_of
 from rtserver.demo.settings_file import settings_toml
 from rtserver.tools.verify import run_verify
 
-__all__ = ["Deployed", "Process", "deployed"]
+__all__ = ["Deployed", "Process", "Served", "deployed", "eventually", "mining"]
+
+
+class Served(Protocol):
+    """Where something is served."""
+
+    url: str
+    child: Child
 
 
 class Process:
@@ -102,7 +110,7 @@ class Deployed:
         """End all processes."""
         await asyncio.gather(*(process.child.end(timeout_s=6.0) for process in self.processes))
 
-    async def verify(self, process: Process, blocks: int = 2) -> None:
+    async def verify(self, process: Served, blocks: int = 2) -> None:
         """Compare everything that a process serves with the chain, over some blocks."""
         out, err = io.StringIO(), io.StringIO()
         status = await run_verify(
@@ -124,6 +132,24 @@ async def eventually(condition: Callable[[], Any], within_s: float = 30.0) -> No
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def mining(world: Deployed) -> AsyncIterator[None]:
+    """Blocks and trades for as long as the context lasts."""
+    market = Market(world.lab, seed=2)
+
+    async def forever() -> None:
+        while True:
+            await market.steps(1)
+            await asyncio.sleep(0.3)
+
+    task = asyncio.create_task(forever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

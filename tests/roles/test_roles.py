@@ -21,7 +21,7 @@ from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market
 from rtserver.demo.showcase import mint_exhibits
 
-from .processes import Deployed, Process, deployed, eventually
+from .processes import Deployed, Process, deployed, eventually, mining
 
 
 @pytest.fixture
@@ -46,24 +46,6 @@ def gateways_of(world: Deployed) -> list[Process]:
 
 def owner_channel(world: Deployed) -> str:
     return f"owner:{world.lab.deployment.chain_id}:{world.owner}"
-
-
-@asynccontextmanager
-async def mining(world: Deployed) -> AsyncIterator[None]:
-    """Blocks and trades for as long as the context lasts."""
-    market = Market(world.lab, seed=2)
-
-    async def forever() -> None:
-        while True:
-            await market.steps(1)
-            await asyncio.sleep(0.3)
-
-    task = asyncio.create_task(forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def at_head(world: Deployed, *processes: Process) -> None:
@@ -228,5 +210,5 @@ def test_a_gateway_without_its_redis_says_so_and_keeps_the_password_to_itself(tm
     }
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "no Redis answers there" in done.stderr
+    assert "no Redis answers at redis://127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr
