@@ -17,7 +17,6 @@ from aiohttp import web
 
 from bench.common_counters import segments_sent
 from bench.peers.control import obey, say
-from rtserver.app import COLLECTOR
 from rtserver.domain.chain import Header
 from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash, ChainId
@@ -30,6 +29,7 @@ from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets, tick_forever
 from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Interest, Limits
+from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 

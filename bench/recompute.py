@@ -28,7 +28,6 @@ from bench.common import machine, machine_line
 from bench.common_chain import FACTORY, MANAGER, STABLES, InMemoryChain, MemoryPool
 from bench.common_floor import PlainPosition, bare_arithmetic, expected_fields, floor_inputs
 from bench.common_ws import Frames
-from rtserver.app import COLLECTOR
 from rtserver.client.replica import Replica, Verdict
 from rtserver.domain.chain import Log
 from rtserver.domain.ids import Address, ChainId, TokenId
@@ -37,6 +36,7 @@ from rtserver.engine.core import EngineCore
 from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Limits
 from rtserver.hub.session import Session
+from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.base import Book
 from rtserver.protocols.channels import Channel, OwnerChannel, PositionChannel

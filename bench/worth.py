@@ -28,10 +28,10 @@ from typing import Final
 from bench.common import machine_line
 from bench.common_chain import WETH, InMemoryChain
 from bench.recompute import World
-from rtserver.app import COLLECTOR
 from rtserver.domain.chain import Header, Log
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
+from rtserver.obs.collector import COLLECTOR
 from rtserver.protocols.channels import PositionChannel
 from rtserver.worth.aggregator import PricePolicy
 from rtserver.worth.dollars import dollars

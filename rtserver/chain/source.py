@@ -8,6 +8,7 @@ Which head is followed when nodes disagree is `voices`' to say; how heads get he
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -37,6 +38,8 @@ _PATIENCE_MIN_S: Final = 2.0
 _PATIENCE_SILENCES: Final = 2.0
 # Heads that are remembered as not to be had; a chain has fewer nodes.
 _UNLINKABLE: Final = 64
+# What is final is waited for at the start, but not at the price of a slow node: a round trip, and some.
+_FINALITY_AT_START_S: Final = 1.0
 # Headers that a branch's ancestors are asked for at a time: most reorganisations are of one block, a few of many.
 _WALKS: Final = (1, 4, 16, MAX_UNDO_BLOCKS)
 
@@ -177,7 +180,10 @@ class ChainSource:
         self.confirmed_at = self._clock()
         # Whoever it was that answered: until it speaks for itself, nobody else moves us to another branch.
         self._voices.hear(self._only_node or _STARTER, head, self.confirmed_at)
-        self._finality_due.set()
+        # A first state without it would be told once more with the next block.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINALITY_AT_START_S):
+                await self._learn_finality(head)
         return head
 
     async def _ancestors(self, head: Header, node: str = "") -> list[Header]:
@@ -342,13 +348,17 @@ class ChainSource:
             await self._finality_due.wait()
             self._finality_due.clear()
             head = self._linker.head
-            if head is None or not self.finality.is_due(head):
-                continue
-            await self.finality.ask(head, self._is_ours)
-            finalized = self.finality.tags.get("finalized")
-            if finalized is not None:
-                # Below it nothing is ever undone: its journal is not needed.
-                self.forgotten += self._linker.settle(finalized.hash)
+            if head is not None:
+                await self._learn_finality(head)
+
+    async def _learn_finality(self, head: Header) -> None:
+        if not self.finality.is_due(head):
+            return
+        await self.finality.ask(head, self._is_ours)
+        finalized = self.finality.tags.get("finalized")
+        if finalized is not None:
+            # Below it nothing is ever undone: its journal is not needed.
+            self.forgotten += self._linker.settle(finalized.hash)
 
     def _is_ours(self, header: Header) -> bool:
         head, base = self._linker.head, self._linker.base

@@ -118,6 +118,10 @@ class EngineCore:
                 totals[kind] = totals.get(kind, 0) + count
         return totals
 
+    def events(self) -> int:
+        """Return how many events of positions are kept; for when someone looks at the metrics."""
+        return sum(book.events for book in self._books.values())
+
     # --- the chain ------------------------------------------------------------------------------------
 
     def log_filter(self) -> LogFilter:

@@ -91,6 +91,7 @@ class ChainRunner:
         self._past_failures = 0
         # Read when asked for: it grows while nothing is published.
         metrics.head_behind.labels(name).set_function(lambda: self.behind_blocks)
+        metrics.tracked.labels(name, "events").set_function(core.events)
 
     @property
     def head(self) -> Header | None:

@@ -68,6 +68,10 @@ class Hub:
         self._fan_out = FanOut(self._sessions.keys(), self._openings.streams, self._laggards, metrics)
         self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
         self._next_round = clock()
+        # Counted when someone looks.
+        metrics.ring_changes.set_function(
+            lambda: sum(stream.kept_changes for stream in self._openings.streams.values())
+        )
 
     # --- heads ----------------------------------------------------------------------------------------
 

@@ -202,6 +202,11 @@ class Stream:
         """Return the oldest place from which a client resumes."""
         return self._oldest()
 
+    @property
+    def kept_changes(self) -> int:
+        """Return how many changes the ring has."""
+        return len(self._steps) - 1
+
     def unsummed(self) -> int:
         """Return how many objects the next checksum has to look at, at most; 0 where it is known."""
         return len(self._stale) + (len(self._texts) + bool(self._fields) if self._folded != self.seq else 0)

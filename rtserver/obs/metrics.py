@@ -176,6 +176,9 @@ class Metrics:
         )
         self.connections = Gauge("rtserver_connections", "Open client sockets", registry=r)
         self.channels = Gauge("rtserver_channels", "Channels with a state", registry=r)
+        self.ring_changes = Gauge(
+            "rtserver_ring_changes", "Changes that channels keep for clients that come back", registry=r
+        )
         self.frames = Counter("rtserver_frames_total", "Frames written to clients", registry=r)
         self.frame_bytes = Counter("rtserver_frame_bytes_total", "Bytes written to clients", registry=r)
         self.lagging = Counter("rtserver_lagging_total", "Times that a client fell behind", registry=r)

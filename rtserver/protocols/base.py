@@ -275,6 +275,10 @@ class Book(Protocol):
     def tracked(self) -> Mapping[str, int]:
         """Return how much is tracked, by kind."""
 
+    @property
+    def events(self) -> int:
+        """Return how many events of positions are kept one by one; walks all positions, 0.05 µs each."""
+
     def owner_of(self, token_id: TokenId) -> Address | None:
         """Return a tracked position's owner."""
 

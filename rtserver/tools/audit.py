@@ -53,6 +53,7 @@ class Audit:
         on_difference: Called with each difference as it is found.
         on_owner: Called with each owner that nobody watches yet.
         staker: Says whose the positions are that the staker holds; None where the server follows none.
+        keeps_final: Whether the node never takes back what it called safe or final, as on any chain but a test's.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Audit:
         on_difference: Callable[[Difference], None],
         on_owner: Callable[[Address], None],
         staker: StakerTruth | None = None,
+        keeps_final: bool = True,
     ) -> None:
         self.tally = Tally()
         self._truth = truth
@@ -76,6 +78,7 @@ class Audit:
         self._on_difference = on_difference
         self._on_owner = on_owner
         self._staker = staker
+        self._keeps_final = keeps_final
         self._seen: set[TokenId] = set()
 
     async def check(self, job: Job) -> None:
@@ -152,11 +155,31 @@ class Audit:
                 note(channel, compare_pool(entry, whole[pool], self._chain_id, tokens))
         for entry in job.heads:
             note("head", compare_head(entry, await self._truth.require(job.block_hash)))
+        for tag, entry in job.tags:
+            note(f"{tag} in head", await self._compare_tag(tag, entry, job))
         if job.owned is not None:
             note_owners = await self._compare_owners(job, job.owned)
             for owner, findings in note_owners.items():
                 note(f"owner {checksum(owner)}", findings)
         return found, values, unanswered
+
+    async def _compare_tag(self, tag: str, entry: JsonObject, job: Job) -> Findings:
+        """Compare a block that is called safe or final: on the chain, and no newer than the node calls so."""
+        number = entry.get("number")
+        if not isinstance(number, int) or not 0 <= number <= job.number:
+            findings = Findings()
+            findings.wrong("number", number, f"none above {job.number}")
+            return findings
+        block = await self._truth.at_height(number)
+        if block is None:
+            raise BlockGone(job.block_hash)
+        findings = compare_head(entry, block)
+        told = await self._truth.tagged(tag, number) if self._keeps_final else None
+        if told is not None and told.number < number:
+            findings.wrong("number", number, f"{tag} is {told.number}")
+        elif told is not None:
+            findings.compared += 1
+        return findings
 
     async def _positions(self, ids: list[TokenId], block_hash: str) -> dict[TokenId, PositionTruth | None]:
         """Return each position at a block, with whose it is where the staker holds it."""

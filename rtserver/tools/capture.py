@@ -28,6 +28,7 @@ class Job:
         gone: (channel, token id) of what the block removed.
         pools: (channel, object).
         heads: What the `head:` channel shows, if it moved.
+        tags: (`safe` or `finalized`, what the `head:` channel shows under it).
         owned: For each exactly watched owner the NFTs that it shows; None where the frame doesn't end a block.
         is_block: Whether it ends a block, and counts as one.
     """
@@ -38,12 +39,13 @@ class Job:
     gone: list[tuple[str, TokenId]] = field(default_factory=list)
     pools: list[tuple[str, JsonObject]] = field(default_factory=list)
     heads: list[JsonObject] = field(default_factory=list)
+    tags: list[tuple[str, JsonObject]] = field(default_factory=list)
     owned: dict[Address, frozenset[TokenId]] | None = None
     is_block: bool = False
 
     def __bool__(self) -> bool:
         """Return whether there is anything to check."""
-        return bool(self.positions or self.gone or self.pools or self.heads or self.owned)
+        return bool(self.positions or self.gone or self.pools or self.heads or self.tags or self.owned)
 
 
 def owner_of(channel: str) -> Address | None:
@@ -122,6 +124,7 @@ class Capture:
             return
         if channel == self._head_channel:
             job.heads.extend(state[key] for key in keys if key == "head")
+            job.tags.extend((key, state[key]) for key in keys if key != "head")
             return
         for key in keys:
             if (token_id := self._token_id(channel, key)) is not None:

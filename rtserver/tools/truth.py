@@ -44,6 +44,8 @@ _BATCH: Final = 100
 _PAUSE_S: Final = 0.25
 # A node that answers with an error is up: what it refuses for longer than a stumble takes, it will go on refusing.
 _STUMBLE_S: Final = 5.0
+# Nodes hear of what is final with their blocks: of two on the same chain, one may hear a moment later.
+_TAG_LAG_S: Final = 2.0
 # The call itself failed in the EVM: that is the chain's answer. Any other error is the node's, and says nothing.
 _FAILED: Final = frozenset({Refusal.REVERTED})
 # A token may burn all gas that it is given, however much the node allows.
@@ -168,7 +170,30 @@ class Truth:
         (answer,) = await self._send([("eth_getBlockByHash", [block_hash, False])])
         if not isinstance(answer, dict):
             raise BlockGone(block_hash)
-        return BlockTruth(int(answer["number"], 16), answer["hash"], answer["parentHash"], int(answer["timestamp"], 16))
+        return _block(answer)
+
+    async def at_height(self, number: int) -> BlockTruth | None:
+        """Return the block of a height on the node's chain, None above its head."""
+        (answer,) = await self._send([("eth_getBlockByNumber", [hex(number), False])])
+        return _block(answer) if isinstance(answer, dict) else None
+
+    async def tagged(self, tag: str, at_least: int) -> BlockTruth | None:
+        """Return the block that the node calls "safe" or "finalized"; None where it calls none so, or refuses to tell.
+
+        A node may learn of it later than another: the height of `at_least` is waited for, for two seconds.
+        """
+        began = time.monotonic()
+        while True:
+            self.calls += 1
+            try:
+                (answer,) = await self._endpoint.send([("eth_getBlockByNumber", [tag, False])])
+            except TransportError:
+                answer = None
+            if isinstance(answer, dict) and int(answer["number"], 16) >= at_least:
+                return _block(answer)
+            if time.monotonic() - began >= min(_TAG_LAG_S, self._patience_s):
+                return _block(answer) if isinstance(answer, dict) else None
+            await asyncio.sleep(_PAUSE_S)
 
     async def positions(self, token_ids: Iterable[TokenId], block_hash: str) -> dict[TokenId, PositionTruth | None]:
         """Return each position at a block, None for those that don't exist there.
@@ -355,6 +380,10 @@ class Truth:
                     )
                     raise ChainUnavailable(text) from refused
             await asyncio.sleep(_PAUSE_S)
+
+
+def _block(answer: dict[str, Any]) -> BlockTruth:
+    return BlockTruth(int(answer["number"], 16), answer["hash"], answer["parentHash"], int(answer["timestamp"], 16))
 
 
 def _is_unknown_block(error: RpcError) -> bool:

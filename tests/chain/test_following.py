@@ -520,6 +520,44 @@ async def test_what_is_final_is_told_with_the_head(lab: Lab) -> None:
             assert world.keeper.states[channel.name].keys() == {"head"}, "what was final is gone, and nothing new known"
 
 
+async def test_what_is_final_is_in_the_first_state(lab: Lab) -> None:
+    """Nobody waits for the next block to hear of it, nor for the 16th."""
+    market = await market_of(lab, 63)
+    final = Final([])
+    for _ in range(8):
+        await market.step()
+        final.headers.append(await head_of(lab.node))
+    async with proxies(lab.node) as (front,):
+        front.add(final, "eth_getBlockByNumber")
+        async with followed(lab, front, silence_s=5.0, finality_every_blocks=16) as world:
+            channel = HeadChannel(CHAIN)
+            await world.open(channel)
+            told = {tag: block["number"] for tag, block in world.keeper.states[channel.name].items()}
+            number = lab.head.number
+            assert told == {"head": number, "safe": number - 3, "finalized": number - 6}
+
+
+async def test_what_is_final_is_asked_again_soon_where_nobody_answered(lab: Lab) -> None:
+    """A start waits a second for it at most; the next block after five asks again, not the 16th."""
+    market = await market_of(lab, 64)
+    async with proxies(lab.node) as (front,):
+        lost = front.add(Drop(), "eth_getBlockByNumber", when=lambda call: call.params[0] in ("safe", "finalized"))
+        front.add(Final([await head_of(lab.node)]), "eth_getBlockByNumber")
+        async with followed(lab, front, silence_s=5.0, finality_every_blocks=16) as world:
+            channel = HeadChannel(CHAIN)
+            await world.open(channel)
+            assert world.keeper.states[channel.name].keys() == {"head"}
+            lost.remove()
+            world.source.finality._at_most_every_s = 3600.0
+            await market.step()
+            await world.settled()
+            assert not world.source.tags, "not at each block either"
+            world.source.finality._at_most_every_s = 0.0
+            await market.step()
+            await world.settled()
+            await until(lambda: world.source.tags.keys() == {"safe", "finalized"})
+
+
 async def test_a_node_without_finality_is_asked_rarely(lab: Lab) -> None:
     market = await market_of(lab, 61)
     async with proxies(lab.node) as (front,):

@@ -296,7 +296,7 @@ async def test_attempts_grow_until_the_server_is_back(told: Told, sleeps: Sleeps
         for _ in range(5):
             (await server.next()).cut()
         delays = [(await until(feed, Disconnected)).retry_in_s for _ in range(6)]
-    assert delays == [0.75, 1.25, 2.25, 4.25, 8.25, 10.25]
+    assert delays == [0.75, 0.75, 0.75, 0.8125, 1.015625, 1.26953125]
 
 
 def client_of_greeted(server: ScriptedServer, sleeps: Sleeps) -> RtClient:

@@ -76,8 +76,8 @@ test("a snapshot instead of a resume tells only what differs", async () => {
   assert.deepEqual([updates[1].changed, updates[1].removed], [["b"], ["c"]]);
 });
 
-test("waits double up to 20 s with full jitter, and start over after a connection that held", async () => {
-  for (const [random, expected] of [[0, [500, 500, 500]], [1, [1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]]]) {
+test("waits grow with the absence up to 20 s, with full jitter, and start over after a connection that held", async () => {
+  for (const [random, expected] of [[0, [500, 500, 500]], [1, [1_000, 1_000, 1_000, 1_500, 2_250, 3_375, 5_062.5, 7_593.75, 11_390.625, 17_085.9375, 20_000, 20_000]]]) {
     const { net, clock, statuses } = await connected({ random: () => random });
     const waits = [];
     for (const _ of expected) {

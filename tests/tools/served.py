@@ -112,6 +112,13 @@ class Served:
         truths = await self.truth.positions(holders, head.hash)
         head_entry: JsonObject = self._block()
         states: dict[str, State] = {self.head_channel: {"head": head_entry}}
+        for tag in ("safe", "finalized"):
+            block = await self.truth.tagged(tag, 0)
+            assert block is not None
+            states[self.head_channel][tag] = {
+                "number": block.number, "hash": block.hash, "parentHash": block.parent_hash,
+                "timestamp": block.timestamp,
+            }  # fmt: skip
         for owner in {*(owner.lower() for owner in self.lab.owners), *holders.values()}:
             states[f"owner:{self.chain_id}:{checksum(Address(owner))}"] = {}
         for token_id, truth in truths.items():

@@ -177,6 +177,50 @@ async def test_an_answer_that_the_node_takes_back_is_no_difference() -> None:
     assert (tally.differences, tally.unsteady, tally.blocks) == (0, 2, 1)
 
 
+class FinalNode(Node):
+    """Calls one block after the other "finalized", the last one for good; 0 stands for none."""
+
+    def __init__(self, *finalized: int) -> None:
+        super().__init__(3)
+        self._finalized = list(finalized)
+
+    def _answer(self, method: str, params: Any) -> Any:
+        if method != "eth_getBlockByNumber":
+            return super()._answer(method, params)
+        number = int(params[0], 16) if params[0] != "finalized" else self._finalized[0]
+        if params[0] == "finalized" and len(self._finalized) > 1:
+            self._finalized.pop(0)
+        block = {"number": hex(number), "hash": f"0x{number:064x}", "parentHash": "0x0", "timestamp": "0x0"}
+        return block if number else None
+
+
+@pytest.mark.parametrize(
+    ("finalized", "keeps_final", "differences"),
+    [
+        ((5,), True, 0),
+        ((7,), True, 0),
+        # Another node was the first to know.
+        ((4, 4, 5), True, 0),
+        ((4,), True, 1),
+        ((4,), False, 0),
+        # Not told at all: nothing to compare with.
+        ((0,), True, 0),
+    ],
+)
+async def test_nothing_is_final_before_the_node_says_so(
+    finalized: tuple[int, ...], keeps_final: bool, differences: int
+) -> None:
+    audit = Audit(
+        Truth(FinalNode(*finalized), A, B, patience_s=1.0), 1, "uniswap-v3", everything=False, limit=1,
+        on_difference=lambda difference: None, on_owner=lambda owner: None, keeps_final=keeps_final,
+    )  # fmt: skip
+    entry: Any = {"number": 5, "hash": f"0x{5:064x}", "parentHash": "0x0", "timestamp": 0}
+    await audit.check(Job(number=9, block_hash="0xb", tags=[("finalized", entry)], is_block=True))
+    assert [found.field for found in audit.tally.found] == ["number"] * differences
+    if not differences:
+        assert audit.tally.values == 4 + (keeps_final and finalized != (0,))
+
+
 async def test_a_block_that_went_is_skipped() -> None:
     tally = (await audited(Node(5, exists=False))).tally
     assert (tally.differences, tally.skipped, tally.blocks) == (0, 1, 0)

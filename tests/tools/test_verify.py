@@ -143,6 +143,25 @@ async def test_each_lie_about_a_position_is_found(served: Served, field: str, va
     assert f"{served.ids[1]} in owner:31337:{owner} {field}: ours" in output.out.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("tag", "lie", "said"),
+    [
+        ("finalized", {"hash": "0x" + "11" * 32}, "finalized in head hash: ours 0x1111"),
+        ("safe", {"timestamp": 7}, "safe in head timestamp: ours 7"),
+        ("safe", {"number": 1 << 40}, f"safe in head number: ours {1 << 40}, the chain's none above"),
+    ],
+)
+async def test_each_lie_about_what_is_final_is_found(served: Served, tag: str, lie: dict[str, Any], said: str) -> None:
+    def tell(channel: str, state: State) -> None:
+        if channel == served.head_channel:
+            state[tag] = {**state[tag], **lie}
+
+    served.lie = tell
+    output = Output()
+    assert await verify(served, output, owners=[served.lab.owners[1]], blocks=2) == 1
+    assert said in output.out.getvalue()
+
+
 async def test_a_position_that_is_withheld_is_found(served: Served) -> None:
     def lie(channel: str, state: State) -> None:
         state.pop(f"uniswap-v3:{served.ids[1]}", None)

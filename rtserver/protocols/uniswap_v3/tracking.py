@@ -154,6 +154,11 @@ class Tracking:
             "unread_pasts": unread,
         }
 
+    @property
+    def events(self) -> int:
+        """Return how many events of positions are kept one by one."""
+        return sum(len(nft.life.events) for nft in self._nfts.values() if nft.life is not None)
+
     # --- what is told and asked ------------------------------------------------------------------------
 
     def decimals(self, token: Address) -> int | None:

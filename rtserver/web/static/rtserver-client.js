@@ -9,9 +9,12 @@
 
 export const PROTOCOL = "rtserver.v1";
 
-// Reconnects: full jitter between these, doubling, so that a restarted server is not met by everyone at once.
+// Reconnects: full jitter between these, so that a restarted server is not met by everyone at once; the longest delay
+// is a share of what was waited already, so that a short absence stays short.
 const RECONNECT_MIN_MS = 500;
+const RECONNECT_FIRST_MS = 1_000;
 const RECONNECT_MAX_MS = 20_000;
+const RECONNECT_SHARE = 0.5;
 // A connection that lasted this long was a good one: the next drop starts at the short delays again.
 const STABLE_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 10_000; // socket opened and welcome read
@@ -223,6 +226,7 @@ class Client {
   #listeners = { status: new Set(), head: new Set() };
   #timers = { tick: null, retry: null, connect: null, flush: null };
   #attempt = 0;
+  #waitedMs = 0;
   #lastSeen = 0;
   #outbox = [];
   #tokens = SEND_BURST;
@@ -325,7 +329,7 @@ class Client {
     this.#outbox = [];
     this.#requests.clear();
     const now = this.#clock.now();
-    if (this.#session !== null && now - this.#session.welcomedAt >= STABLE_MS) this.#attempt = 0;
+    if (this.#session !== null && now - this.#session.welcomedAt >= STABLE_MS) this.#attempt = this.#waitedMs = 0;
     this.#session = null;
     for (const subscription of this.#subscriptions.values()) {
       if (subscription.phase !== "failed") subscription.phase = "idle";
@@ -339,12 +343,13 @@ class Client {
       this.#setStatus({ state: "offline", final: true, ...told });
       return;
     }
-    const ceiling = Math.min(RECONNECT_MAX_MS, RECONNECT_MIN_MS * 2 ** (this.#attempt + 1));
+    const ceiling = Math.min(RECONNECT_MAX_MS, Math.max(RECONNECT_FIRST_MS, RECONNECT_SHARE * this.#waitedMs));
     const jitter = RECONNECT_MIN_MS + this.#options.random() * (ceiling - RECONNECT_MIN_MS);
     // A server that is going away has spread its clients' return itself; being sent away twice adds our own wait.
     const asked = Number.isFinite(this.#bye?.afterMs) ? this.#bye.afterMs : null;
     const delay = asked === null ? jitter : this.#attempt === 0 ? asked : Math.max(asked, jitter);
     this.#attempt += 1;
+    this.#waitedMs += delay;
     this.#setStatus({ state: "offline", final: false, attempt: this.#attempt, retryAt: now + delay, ...told });
     this.#arm("retry", delay, () => this.#connect());
   }

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Memory", "Slope", "slope_of", "spark", "svg_of"]
+__all__ = ["KEPT", "Memory", "Slope", "kept_of", "slope_of", "spark", "svg_of"]
+
+# What a server keeps, by its own metrics: as long as these grow, so may its memory.
+KEPT: Final[Mapping[str, str]] = {
+    "positions": 'rtserver_tracked{chain="local",kind="positions"}',
+    "events": 'rtserver_tracked{chain="local",kind="events"}',
+    "ringChanges": "rtserver_ring_changes",
+    "channels": "rtserver_channels",
+    "connections": "rtserver_connections",
+}
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 # Until then a server fills its rings and caches: growth that ends.
@@ -42,9 +51,10 @@ def slope_of(points: Sequence[tuple[float, float]]) -> Slope:
 
 @dataclass(slots=True)
 class Memory:
-    """A process's resident memory: (seconds since the start, KiB)."""
+    """A process's resident memory: (seconds since the start, KiB); and what it kept then, by the names of `KEPT`."""
 
     points: list[tuple[float, float]] = field(default_factory=list)
+    kept: list[tuple[float, Mapping[str, float]]] = field(default_factory=list)
 
     def second_half(self) -> list[tuple[float, float]]:
         """Return what was measured after the warm-up."""
@@ -62,7 +72,27 @@ class Memory:
             "slopeError": round(slope.error, 2),
             "seconds": [round(x, 1) for x, _ in self.points[::every]],
             "kib": [round(y) for _, y in self.points[::every]],
+            "kept": {name: self._halves(name) for name in KEPT},
         }
+
+    def _halves(self, name: str) -> dict[str, float]:
+        """Return the mean of something kept over the third and the fourth quarter, and the slope over both."""
+        if not self.kept:
+            return {}
+        begin, end = self.kept[0][0], self.kept[-1][0]
+        half = [(x, kept[name]) for x, kept in self.kept if x >= begin + (end - begin) * _WARM_UP and name in kept]
+        cut = begin + (end - begin) * (1 + _WARM_UP) / 2
+        quarters = [[y for x, y in half if (x >= cut) is is_last] for is_last in (False, True)]
+        if not all(quarters):
+            return {}
+        third, fourth = (round(sum(each) / len(each), 1) for each in quarters)
+        return {"third": third, "fourth": fourth, "perMinute": round(slope_of(half).per_minute, 2)}
+
+
+def kept_of(metrics: str) -> dict[str, float]:
+    """Return what a server keeps, from its metrics as text; what it doesn't tell is left out."""
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line and not line.startswith("#"))
+    return {name: float(values[metric]) for name, metric in KEPT.items() if metric in values}
 
 
 def spark(values: Sequence[float], *, width: int = 72) -> str:

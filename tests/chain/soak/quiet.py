@@ -153,6 +153,7 @@ class Checker:
                 job.pools += [(name, entry) for entry in state.values()]
             elif name == self._head:
                 job.heads.append(state["head"])
+                job.tags += [(tag, entry) for tag, entry in state.items() if tag != "head"]
             elif (token_id := self._passing.get(name)) is not None:
                 job.positions += [(name, token_id, entry) for entry in state.values()]
                 if not state:

@@ -176,6 +176,15 @@ class SoakServer:
         except (aiohttp.ClientError, TimeoutError) as error:
             return f"no answer: {error!r}"
 
+    async def metrics(self) -> str:
+        """Return its metrics, empty where there is no answer."""
+        assert self._http is not None
+        try:
+            async with self._http.get(f"{self.url}/metrics") as response:
+                return await response.text() if response.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError):
+            return ""
+
     def rss_kib(self) -> int:
         """Return its resident memory."""
         assert self._child is not None

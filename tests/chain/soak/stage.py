@@ -34,6 +34,7 @@ from rtserver.tools.truth import Truth
 from .account import Account, spread
 from .clients import LatestClient, WishClient
 from .faults import Faults
+from .memory import kept_of
 from .plan import PROXIES, Round, rounds
 from .quiet import PATIENCE_S, Checker, Outcome
 from .served import SoakServer
@@ -46,6 +47,8 @@ _LIMIT: Final = 10_000
 _KNOWN_IDS: Final = 4
 _COMING_IDS: Final = (1, 2, 3, 5, 8, 13, 21, 34)
 _SAMPLE_S: Final = 2.0
+# Samples of its memory for one of what it keeps.
+_KEPT_EVERY: Final = 5
 _PROGRESS_S: Final = 60.0
 # More rounds with differences find the same one again, and more of one round say no more about it.
 _MOST_WRONG_ROUNDS: Final = 5
@@ -120,7 +123,7 @@ async def open_stage(toolchain: Toolchain, contracts: Contracts, *, seed: int, f
         def make_audit(on_difference: Callable[[Any], None], on_owner: Callable[[Address], None]) -> Audit:
             return Audit(
                 truth, int(chain_id), _KIND, everything=True, limit=_LIMIT,
-                on_difference=on_difference, on_owner=on_owner, staker=staker,
+                on_difference=on_difference, on_owner=on_owner, staker=staker, keeps_final=False,
             )  # fmt: skip
 
         yield Stage(chain, proxies, servers, Checker(chain, servers, set(everything), passing, make_audit))
@@ -234,17 +237,22 @@ def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Cal
 
 
 async def _sample(stage: Stage, account: Account, began: float) -> None:
+    memory = account.memory
     while True:
-        account.memory.points.append((time.monotonic() - began, stage.steady.rss_kib()))
+        memory.points.append((time.monotonic() - began, stage.steady.rss_kib()))
+        if len(memory.points) % _KEPT_EVERY == 1 and (kept := kept_of(await stage.steady.metrics())):
+            memory.kept.append((memory.points[-1][0], kept))
         await asyncio.sleep(_SAMPLE_S)
 
 
 async def _progress(account: Account, say: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_S)
-        kib = account.memory.points[-1][1] if account.memory.points else 0
+        memory = account.memory
+        kib = memory.points[-1][1] if memory.points else 0
+        kept = ", ".join(f"{value:.0f} {name}" for name, value in (memory.kept[-1][1] if memory.kept else {}).items())
         say(
             f"--- {account.rounds} rounds, {account.values:,} values and {account.copies:,} copies compared, "
-            f"{len(account.differences)} differences, RSS {kib / 1024:.1f} MiB, "
+            f"{len(account.differences)} differences, RSS {kib / 1024:.1f} MiB with {kept or 'nothing'}, "
             f"settled after {spread(account.settled_s)} s"
         )

@@ -11,7 +11,7 @@ from faults.actions import Edit
 from rtserver.demo.contracts import Contracts
 from rtserver.demo.toolchain import Toolchain
 
-from .memory import Memory, slope_of, spark, svg_of
+from .memory import Memory, kept_of, slope_of, spark, svg_of
 from .plan import FAULTS, rounds
 from .seeds import KEPT
 from .stage import open_stage, soak
@@ -81,6 +81,22 @@ def test_growth_is_a_slope_after_the_warm_up() -> None:
     assert slope.error < 1e-6
     assert growing.as_json()["slopeKibPerMinute"] == 60.0
     assert slope_of([]).per_minute == 0.0
+
+
+def test_what_is_kept_stands_beside_the_growth() -> None:
+    text = (
+        "# HELP rtserver_ring_changes Changes\n"
+        "rtserver_ring_changes 12.0\n"
+        'rtserver_tracked{chain="local",kind="positions"} 84.0\n'
+        'rtserver_tracked{chain="other",kind="positions"} 1.0\n'
+    )
+    assert kept_of(text) == {"positions": 84.0, "ringChanges": 12.0}
+    assert kept_of("") == {}
+    memory = Memory(kept=[(float(second), {"positions": 80.0, "events": second / 60}) for second in range(0, 601, 10)])
+    kept = memory.as_json()["kept"]
+    assert kept["positions"] == {"third": 80.0, "fourth": 80.0, "perMinute": 0.0}
+    assert kept["events"]["perMinute"] == pytest.approx(1.0)
+    assert kept["channels"] == {}
 
 
 def test_the_curve_is_drawn() -> None:
