@@ -155,6 +155,7 @@ class _Chain:
                 hops=hops,
                 staker=staker,
                 rewards_every_s=settings.rewards_every_s,
+                looks_back=settings.looks_back,
                 deviation_bps=deviation_bps,
             )
             self._describe(protocol.kind, protocol.factory, manager, staker)

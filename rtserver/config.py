@@ -111,6 +111,8 @@ class ChainSettings(BaseModel):
     # Rewards grow each second: so often they are pushed, in chain seconds; 0 is with each block. What an event
     # changed is pushed with its block in any case.
     rewards_every_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    # Whether nodes are asked for the state of a week ago, so that rates cover their windows at once.
+    looks_back: bool = True
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ import structlog
 from ..domain.chain import ChainEvent, Header, Log, Reorged
 from ..domain.errors import BlockGone, PermanentError, RetryableError
 from ..obs.metrics import Metrics
-from ..protocols.base import Book, HistoryQuery, PastAnswer, PastQuery, Plan
+from ..protocols.base import Book, HistoryQuery, Plan
 from ..protocols.bloom import may_hold
 from ..protocols.channels import Channel
 from .core import EngineCore
+from .earlier import Earlier
 from .gone import Gone
 from .ports import Reader, Records, Remembers, Sink, Source
 
@@ -87,8 +88,7 @@ class ChainRunner:
         # What channels wait for, and what nobody does.
         self._histories: dict[bool, asyncio.Task[None]] = {}
         self._history_failures = 0
-        self._past: asyncio.Task[None] | None = None
-        self._past_failures = 0
+        self._earlier = Earlier(name, core, reader, self._wake.set)
         # Read when asked for: it grows while nothing is published.
         metrics.head_behind.labels(name).set_function(lambda: self.behind_blocks)
         metrics.tracked.labels(name, "events").set_function(core.events)
@@ -135,7 +135,8 @@ class ChainRunner:
                 if load is None and not self._unpublished:
                     load = self._start_load(group, head)
                 self._start_history(group, head)
-                self._start_past(group)
+                if self._earlier.start(group, head):
+                    self._unpublished = True
                 wake = group.create_task(self._wake.wait())
                 waiting = {event, wake} if load is None else {event, wake, load}
                 timeout = _RETRY_S if self._unpublished else None
@@ -305,37 +306,6 @@ class ChainRunner:
         self._history_failures = 0
         book.absorb_history(query, logs)
         self._loading = True
-        self._wake.set()
-        self._unpublished = True
-
-    def _start_past(self, group: asyncio.TaskGroup) -> None:
-        """Read what earlier blocks held beside everything else, one block at a time: nobody waits for it."""
-        if self._past is not None and not self._past.done():
-            return
-        wanted = self._core.past_query()
-        if wanted is not None:
-            self._past = group.create_task(self._read_past(*wanted))
-
-    async def _read_past(self, book: Book, query: PastQuery) -> None:
-        answer: PastAnswer | None = None
-        try:
-            header = await self._reader.header(query.block)
-            if header is not None:
-                calls = await self._reader.call(query.calls, query.block, "load")
-                before = await self._reader.call(query.before, header.parent_hash, "load")
-                answer = PastAnswer(timestamp=header.timestamp, calls=calls, before=before)
-        except RetryableError as error:
-            self._past_failures += 1
-            if self._past_failures <= _HISTORY_TRIES:
-                log.info("earlier block not readable yet", chain=self._name, error=str(error))
-                await asyncio.sleep(_RETRY_S * self._past_failures)
-                self._wake.set()
-                return
-            log.warning("earlier block not readable, what it tells stays unknown", chain=self._name, error=str(error))
-        except PermanentError as error:
-            log.info("earlier block refused, what it tells stays unknown", chain=self._name, error=str(error))
-        self._past_failures = 0
-        book.absorb_past(query, answer)
         self._wake.set()
         self._unpublished = True
 

@@ -27,6 +27,9 @@ _PAUSE_S: Final = 30.0
 class Seeds(Protocol):
     """What is asked of a book of positions; see protocols.base."""
 
+    def await_seeds(self) -> None:
+        """Note that each of them is going to be seeded, if only with nothing."""
+
     def unseeded(self, limit: int) -> list[TokenId]:
         """Return positions whose windows begin with this process, and that may have older ones."""
 
@@ -65,6 +68,8 @@ class Seeding:
     ) -> None:
         self._name = name
         self._books = books
+        for book in books.values():
+            book.await_seeds()
         self._past = past
         self._is_proved = is_proved
         self._head = head

@@ -166,6 +166,7 @@ class Builder(Protocol):
         hops: Sequence[Address] = (),
         staker: Address | None = None,
         rewards_every_s: float = 0.0,
+        looks_back: bool = False,
         deviation_bps: int = 200,
     ) -> "Book":
         """Return the book.
@@ -179,6 +180,7 @@ class Builder(Protocol):
             hops: Tokens through which others are priced where they have no dollar pool.
             staker: The contract in which positions are staked, None where there is none.
             rewards_every_s: Chain seconds between two pushes of rewards that grew by time alone; 0 is each block.
+            looks_back: Whether nodes are asked for the state of a week ago, so that windows begin before the server.
             deviation_bps: From where on a pool's price deviates from that of its tokens, in hundredths of a percent.
         """
 
@@ -352,6 +354,9 @@ class Book(Protocol):
 
     def earnings(self, token_id: TokenId) -> Earnings | None:
         """Return what a position's rates are computed from, as last evaluated; None where it isn't fully read."""
+
+    def await_seeds(self) -> None:
+        """Look for nothing older on the chain before a history has said what it has: `seed` is called for each."""
 
     def unseeded(self, limit: int) -> list[TokenId]:
         """Return positions whose windows begin with this process, and that may have older ones."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from ..domain.chain import BlockRef
 from ..domain.ids import Address, BlockHash, TokenId
 
 __all__ = [
@@ -150,20 +151,30 @@ class Earnings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastQuery:
-    """Static calls, (contract, calldata), that are wanted of an earlier block, and of the block before it."""
+    """Static calls, (contract, calldata), that are wanted of an earlier block, and of the block before it.
 
-    block: BlockHash
+    Where `block` names none, they are wanted of a block near a time, `at` in seconds: not later, and not much earlier.
+    """
+
+    block: BlockHash | None = None
+    at: int = 0
     calls: tuple[tuple[Address, bytes], ...]
     before: tuple[tuple[Address, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastAnswer:
-    """What they returned, None where a call reverted; `timestamp` is the block's, in seconds."""
+    """What they returned, None where a call reverted; `timestamp` is the block's, in seconds.
 
+    `has_state` is False where the block is known, and nobody keeps its state; and where the chain is younger than the
+    time that was asked for: then this is its first block.
+    """
+
+    block: BlockRef
     timestamp: int
-    calls: Sequence[bytes | None]
+    calls: Sequence[bytes | None] = ()
     before: Sequence[bytes | None] = ()
+    has_state: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

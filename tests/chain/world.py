@@ -270,6 +270,7 @@ async def open_world(
     reads: str = "http",
     staking: bool = False,
     rewards_every_s: float = 0.0,
+    looks_back: bool = False,
     hops: Sequence[str] = (),
     feeds: Sequence[Feed] = (),
     policy: PricePolicy | None = None,
@@ -305,6 +306,7 @@ async def open_world(
         hops=[Address(token.lower()) for token in hops],
         staker=Address(lab.deployment.staker.lower()) if staking else None,
         rewards_every_s=rewards_every_s,
+        looks_back=looks_back,
     )
     keeper = Keeper()
     prices = Aggregator(

@@ -62,6 +62,7 @@ def test_a_file(file: Path) -> None:
     assert chain.protocols is not None
     assert chain.protocols[0].staker == "0xe34139463ba50bd61336e0c446bd8c0867c6fe65"
     assert chain.rewards_every_s == 10
+    assert chain.looks_back
     assert chain.protocols is not None
     assert chain.protocols[0].factory == FACTORY.lower()
     assert chain.urls == (f"ws://127.0.0.1:8545/{KEY}", "http://127.0.0.1:8545")

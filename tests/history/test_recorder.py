@@ -50,6 +50,9 @@ class Book:
             if token_id in self.values
         ]
 
+    def await_seeds(self) -> None:
+        pass
+
     def unseeded(self, limit: int) -> list[TokenId]:
         return self.new[:limit]
 

@@ -84,3 +84,45 @@ def test_absurd_numbers_are_carried_or_left_out() -> None:
     ring.add(400, 1 << 140, 0, None)
     (window, *_) = ring.windows(500, 1 << 141, 0, 1 << 100)
     assert (window.fees0, window.mean_cents) == ((1 << 141) - (1 << 128), None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_ring_that_is_lengthened_is_the_one_that_began_earlier(seed: int) -> None:
+    random = Random(seed)
+    whole, late, older = Ring(), Ring(), []
+    now, counter0, counter1, cents = 1_700_000_000, 10**20, 0, 10_000
+    for index in range(400):
+        sample = now, counter0, counter1, cents if random.random() < 0.99 else None
+        whole.add(*sample)
+        if index < 150:
+            older.append(sample)
+        else:
+            late.add(*sample)
+        # Sometimes a step: two samples of one moment.
+        now += random.choice((0, 10, 300, 900))
+        counter0, counter1 = counter0 + random.randint(0, 10**18), counter1 + random.choice((0, 10**6))
+        cents = max(cents + random.randint(-500, 500), 0)
+    late.prepend(older)
+    for _ in range(3):
+        expected, found = (ring.windows(now, counter0, counter1, cents) for ring in (whole, late))
+        for one, other in zip(expected, found, strict=True):
+            # Which samples are kept may differ where the two parts meet: then a window begins a little elsewhere.
+            assert abs(one.covered_s - other.covered_s) <= 28_800
+            if one.covered_s == other.covered_s:
+                assert one == other
+        now += 300
+        whole.add(now, counter0, counter1, cents)
+        late.add(now, counter0, counter1, cents)
+    assert late.oldest == whole.oldest
+
+
+def test_what_is_older_than_nothing_changes_nothing() -> None:
+    ring, pool = Ring(), PoolRing()
+    ring.add(1_000, 5, 6, 100)
+    pool.add(1_000, 5, 6)
+    before = ring.windows(2_000, 7, 8, 100)
+    ring.prepend([(1_000, 1, 1, 1), (1_500, 2, 2, 2)])
+    pool.prepend([(1_000, 1, 1)])
+    assert (ring.windows(2_000, 7, 8, 100), len(pool)) == (before, 1)
+    pool.prepend([(100, 1, 2)])
+    assert [(window.covered_s, window.growth0) for window in pool.windows(2_000, 7, 8)] == [(1_900, 6)] * 3

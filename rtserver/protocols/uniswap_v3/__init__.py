@@ -21,6 +21,7 @@ def _build(
     hops: Sequence[Address] = (),
     staker: Address | None = None,
     rewards_every_s: float = 0.0,
+    looks_back: bool = False,
     deviation_bps: int = 200,
 ) -> UniswapV3Book:
     return UniswapV3Book(
@@ -32,6 +33,7 @@ def _build(
         hops=hops,
         staking=None if staker is None else V3Staker(staker),
         rewards_every_s=rewards_every_s,
+        looks_back=looks_back,
         deviation_bps=deviation_bps,
     )
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from ...domain.diff import EncodedPatch, JsonObject, State
 from ...domain.ids import Address, TokenId
 from ..base import Evaluation, Prices, QuotePool
+from .archive import Archive
 from .discovery import OwnerWatch
 from .evaluate import evaluate_pool_price, evaluate_ranges, pool_view, position_view
 from .history import Histories
 from .keeping import Keeping
-from .pricing import Pricing
 from .reading import Reading
 from .revalue import revalue_ranges
 from .staked import add_rewards
@@ -22,7 +22,7 @@ from .state import Nft, Pool, Range
 __all__ = ["UniswapV3Book"]
 
 
-class UniswapV3Book(Keeping, Reading, Histories, Pricing):
+class UniswapV3Book(Keeping, Reading, Histories, Archive):
     """The positions of one Uniswap v3 deployment on one chain."""
 
     # --- wishes ---------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ class Folding(Living):
         """Mark what these blocks had touched, newest first: they left the chain."""
         block_hashes = list(block_hashes)
         self._turn()
+        self._unsee(block_hashes)
         if self._staking is not None:
             self._staking.unwind(block_hashes)
         for block_hash in block_hashes:
@@ -206,6 +207,7 @@ class Folding(Living):
         """Mark everything: nothing that was read so far can be trusted."""
         self._told.clear()
         self._turn()
+        self._seen_in.clear()
         if self._staking is not None:
             self._staking.mark_all()
         for pool in self._pools.values():

@@ -228,6 +228,7 @@ class Keeping(Folding):
         else:
             nft.life = life
             self._unsampled.add(token_id)
+            self._unlooked[token_id] = None
 
 
 def _position(fact: Any) -> _Position:

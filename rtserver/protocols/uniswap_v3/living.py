@@ -61,6 +61,7 @@ class Living(Sampling):
         nft.ring = None
         self._unsampled.add(nft.token_id)
         self._load_life[nft.token_id] = None
+        self._unlooked[nft.token_id] = None
         self._unpaid.pop(nft.token_id, None)
 
     def _turn(self) -> None:
@@ -89,7 +90,7 @@ class Living(Sampling):
         self._unseeded[nft.token_id] = None
         born = self._born.pop(nft.token_id, None)
         if born is not None:
-            del self._load_life[nft.token_id], self._unseeded[nft.token_id]
+            del self._load_life[nft.token_id], self._unseeded[nft.token_id], self._unlooked[nft.token_id]
             nft.lived().complete(born)
             self._newborn.add(nft.token_id)
             self._fresh_events += [(nft, event) for event in born]

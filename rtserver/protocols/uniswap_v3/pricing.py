@@ -5,7 +5,7 @@ the rest. Only for positions that someone asked for, a read a block, and nobody 
 state that old leaves it unknown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,19 +85,16 @@ class Pricing(Living):
 
     def absorb_past(self, query: PastQuery, answer: PastAnswer | None) -> None:
         """Take their answer; None where nobody keeps that block's state, or the block is not on the chain."""
-        if self._staking is not None and self._staking.absorb_past(query, answer):
+        has_state = answer is not None and answer.has_state
+        if self._staking is not None and self._staking.absorb_past(query, answer if has_state else None):
             return
         question, self._question = self._question, None
         if question is None or question.query is not query:
             return
         nft = question.nft
         cents: dict[Address, int] = {}
-        if answer is not None:
-            slots = [reads.decode_slot0(result) for result in answer.calls]
-            for _ in range(2):  # from dollars to one token, from that one to the other
-                for pool, slot0 in zip(question.pools, slots, strict=True):
-                    if slot0 is not None and slot0[0]:
-                        self._price_pool(cents, pool, slot0[0])
+        if answer is not None and answer.has_state:
+            self._price_pools(cents, question.pools, answer.calls)
         pair = cents.get(nft.range.pool.token0), cents.get(nft.range.pool.token1)
         for event in question.events:
             event.basis = "none" if None in pair else "pool"
@@ -105,6 +102,16 @@ class Pricing(Living):
             if answer is not None:
                 event.timestamp = answer.timestamp
         question.life.version += 1
+
+    def _price_pools(
+        self, cents: dict[Address, int], pools: Sequence[QuotePool], slots: Sequence[bytes | None]
+    ) -> None:
+        """Add what pools tell together; `slots` are their slot0."""
+        found = [reads.decode_slot0(result) for result in slots]
+        for _ in range(2):  # from dollars to one token, from that one to the other
+            for pool, slot0 in zip(pools, found, strict=True):
+                if slot0 is not None and slot0[0]:
+                    self._price_pool(cents, pool, slot0[0])
 
     def _price_pool(self, cents: dict[Address, int], pool: QuotePool, sqrt_price: SqrtPriceX96) -> None:
         """Add what a pool tells: a dollar token is a dollar, any other what it costs in one that is known."""

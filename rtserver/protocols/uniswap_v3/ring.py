@@ -5,6 +5,7 @@ where a window may begin: what was earned, and the mean value, are right for wha
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Final
 
 from ..earning import WINDOWS_S, PoolWindow, Window
@@ -107,14 +108,7 @@ class Ring(_Records):
             self._sum, self._priced_s = self._until(time, cents)
         self._time, self._cents = time, cents
         if not len(self) or time - self.time(len(self) - 1) >= SAMPLE_EVERY_S:
-            self.append(
-                time.to_bytes(_TIME)
-                + counter0.to_bytes(_COUNTER, signed=True)
-                + counter1.to_bytes(_COUNTER, signed=True)
-                + self._sum.to_bytes(_SUM)
-                + self._priced_s.to_bytes(_TIME)
-                + (0 if cents is None else cents + 1).to_bytes(_CENTS)
-            )
+            self.append(_record(time, counter0, counter1, self._sum, self._priced_s, cents))
 
     def rewind(self, time: int) -> None:
         """Forget everything of a time or later."""
@@ -132,6 +126,28 @@ class Ring(_Records):
     def oldest(self) -> int:
         """Return the time of the oldest sample; only where there is one."""
         return self.time(0)
+
+    def prepend(self, samples: Iterable[tuple[int, int, int, int | None]]) -> None:
+        """Begin earlier: with samples, oldest first, from before the oldest that there is.
+
+        Each is (time, counter0, counter1, cents) as `add` takes it; none may be left out but the newest.
+        """
+        older, first = Ring(), _fields(self[0])
+        for time, counter0, counter1, cents in samples:
+            if time < first[0]:
+                older.add(time, counter0, counter1, cents)
+        if older.is_empty():
+            return
+        # Only differences of sums mean anything: those that are here go on from where the older ones end.
+        total, priced_s = older._until(first[0], first[5])
+        for index in range(len(self)):
+            time, counter0, counter1, mine, mine_s, cents = _fields(self[index])
+            older.append(
+                _record(time, counter0, counter1, mine - first[3] + total, mine_s - first[4] + priced_s, cents)
+            )
+        self._bytes = older._bytes
+        self._sum += total - first[3]
+        self._priced_s += priced_s - first[4]
 
     def _until(self, time: int, cents: int | None) -> tuple[int, int]:
         if cents is None or self._cents is None:
@@ -163,6 +179,17 @@ class Ring(_Records):
         return tuple(windows)
 
 
+def _record(time: int, counter0: int, counter1: int, total: int, priced_s: int, cents: int | None) -> bytes:
+    return (
+        time.to_bytes(_TIME)
+        + counter0.to_bytes(_COUNTER, signed=True)
+        + counter1.to_bytes(_COUNTER, signed=True)
+        + total.to_bytes(_SUM)
+        + priced_s.to_bytes(_TIME)
+        + (0 if cents is None else cents + 1).to_bytes(_CENTS)
+    )
+
+
 def _fields(record: bytes) -> tuple[int, int, int, int, int, int | None]:
     """Return (time, counter0, counter1, sum, priced seconds, cents)."""
     at = 0
@@ -188,6 +215,14 @@ class PoolRing(_Records):
         count = len(self)
         if not count or time - self.time(count - 1) >= SAMPLE_EVERY_S:
             self.append(time.to_bytes(_TIME) + growth0.to_bytes(32) + growth1.to_bytes(32))
+
+    def prepend(self, samples: Iterable[tuple[int, int, int]]) -> None:
+        """Begin earlier: with (time, growth0, growth1), oldest first, from before the oldest that there is."""
+        older, first = PoolRing(), self.time(0)
+        for time, growth0, growth1 in samples:
+            if time < first:
+                older.add(time, growth0, growth1)
+        self._bytes[:0] = older._bytes
 
     def windows(self, now: int, growth0: int, growth1: int) -> tuple[PoolWindow, ...]:
         """Return the growth over the windows that end now."""

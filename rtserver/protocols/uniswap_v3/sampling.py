@@ -13,7 +13,7 @@ from itertools import islice
 
 from ...domain.clmath.amounts import amounts_at
 from ...domain.clmath.fees import growth_inside
-from ...domain.ids import Address, Liquidity, TokenId
+from ...domain.ids import Address, BlockHash, Liquidity, TokenId
 from ..base import Earnings, PastSample, Sample
 from .ring import MAX_TIME, SAMPLE_EVERY_S, PoolRing, Ring
 from .staked import Staked
@@ -84,6 +84,16 @@ class Sampling(Staked):
             if pool.ring is not None:
                 pool.ring.cut(evaluated_at)
         self._evaluated_at = min(self._evaluated_at, evaluated_at)
+
+    def _unsee(self, blocks: Iterable[BlockHash]) -> None:
+        """Begin windows again that begin with blocks which left the chain."""
+        for block in blocks:
+            for token_id in self._seen_in.pop(block, (0, ()))[1]:
+                nft = self._nfts.get(token_id)
+                if nft is not None:
+                    nft.ring = nft.range.pool.ring = None
+                    self._unsampled.add(token_id)
+                    self._unlooked[token_id] = None
 
     def unseeded(self, limit: int) -> list[TokenId]:
         """Return positions whose windows begin with this process, and that may have older ones."""

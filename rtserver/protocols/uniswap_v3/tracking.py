@@ -38,6 +38,7 @@ class Tracking:
         hops: Sequence[Address] = (),
         staking: Staking | None = None,
         rewards_every_s: float = 0.0,
+        looks_back: bool = False,
         deviation_bps: int = 200,
         kind: str = "uniswap-v3",
     ) -> None:
@@ -50,6 +51,7 @@ class Tracking:
         self._hops = tuple(token for token in hops if token not in self._stablecoins)
         self._staking = staking
         self._rewards_every_s = rewards_every_s
+        self._looks_back = looks_back
         self._deviation_bps = deviation_bps
         self._journal = Journal()
         self._tokens: dict[Address, Token] = {}
@@ -98,6 +100,12 @@ class Tracking:
         self._resized: set[TokenId] = set()
         # Those that may have been sampled by an earlier process.
         self._unseeded: dict[TokenId, None] = {}
+        # Those whose windows may begin earlier by what nodes keep; whether a history is to say first what it has; ages
+        # that nodes don't keep → until when, in chain seconds; what was seen in recent blocks: its time, and of whom.
+        self._unlooked: dict[TokenId, None] = {}
+        self._awaits_seeds = False
+        self._refused_ages: dict[int, int] = {}
+        self._seen_in: dict[BlockHash, tuple[int, set[TokenId]]] = {}
         self._noted: set[TokenId] = set()
         self._unsampled: set[TokenId] = set()
         self._sample_queue: OrderedDict[TokenId, None] = OrderedDict()
@@ -274,6 +282,7 @@ class Tracking:
         self._sample_queue.pop(token_id, None)
         self._unsampled.discard(token_id)
         self._unseeded.pop(token_id, None)
+        self._unlooked.pop(token_id, None)
         self._resized.discard(token_id)
         if self._staking is not None:
             self._staking.untrack(token_id)
