@@ -1,5 +1,6 @@
-"""The TCP way to Redis, which a test can break: it leads to whoever is master now, as a name or a proxy does in earnest,
-and it can fall silent for what has subscribed.
+"""The TCP way to Redis, which a test can break: it leads to whoever is master now, as a name or a proxy does.
+
+And it can fall silent for what has subscribed.
 """
 
 from __future__ import annotations
