@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 from broker.redis_server import RedisServer
@@ -14,6 +15,10 @@ from chain.soak.served import Endpoint, SoakServer
 from rtserver.demo.deployment import Deployment
 
 __all__ = ["ChaosRedis", "RoleServer"]
+
+_LOOK_S: Final = 0.3
+# The exit code of settings that can't be served with.
+_NO_REDIS: Final = 2
 
 
 class RoleServer(SoakServer):
@@ -26,11 +31,25 @@ class RoleServer(SoakServer):
         self._redis_url = redis_url
         # What is stopped or started waits for what did so before.
         self.turn = asyncio.Lock()
+        self.refusals = 0
         super().__init__(name, deployment, [gate], folder)
 
     def _text(self, deployment: Deployment, proxies: Sequence[Endpoint]) -> str:
         text = super()._text(deployment, proxies)
         return f'role = "{self._role}"\n{text}\n[redis]\nurl = "{self._redis_url}"\n'
+
+    async def supervise(self) -> None:
+        """Start it again whenever it found no Redis at its start, as whatever supervises it in earnest does."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            async with self.turn:
+                if self._child is not None and self._child.returncode == _NO_REDIS:
+                    self.refusals += 1
+                    self.start()
+
+    def look(self) -> list[str]:
+        """Return what went wrong with it; that it found no Redis at its start is what it should say."""
+        return [problem for problem in super().look() if "no Redis answers there" not in problem]
 
     async def is_in_charge(self) -> bool:
         """Return whether it says so; nothing that is frozen or gone does."""

@@ -175,7 +175,12 @@ async def chaos(
     with tempfile.TemporaryDirectory(prefix="rtserver-chaos-") as made:
         account = Account(seed)
         async with _open_stage(toolchain, contracts, seed=seed, folder=folder or Path(made)) as stage:
-            await _run(stage, account, seconds, itertools.islice(rounds(seed), last_round), say)
+            async with asyncio.TaskGroup() as group:
+                supervisors = [group.create_task(server.supervise()) for server in (*stage.engines, *stage.gateways)]
+                await _run(stage, account, seconds, itertools.islice(rounds(seed), last_round), say)
+                for supervisor in supervisors:
+                    supervisor.cancel()
+            account.refused["no Redis at its start"] += sum(one.refusals for one in (*stage.engines, *stage.gateways))
             for server in stage.servers:
                 account.lives += server.lives
                 for client in server.clients:
