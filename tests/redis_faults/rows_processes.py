@@ -53,7 +53,7 @@ async def _overrun(stage: Stage) -> Outcome:
                 assert sent < _FILLER_BYTES, "Redis did not give up"
                 for _ in range(64):
                     sent += len(step)
-                    await redis.publish(_steps(stage), step)
+                    await redis.spublish(_steps(stage), step)
     finally:
         gateway.thaw()
         await stage.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
@@ -68,13 +68,13 @@ def _steps(stage: Stage) -> str:
 
 async def _subscribers(stage: Stage) -> int:
     async with Redis.from_url(stage.redis.url) as redis:
-        return sum(count for _, count in await redis.pubsub_numsub(_steps(stage)))
+        return sum(count for _, count in await redis.pubsub_shardnumsub(_steps(stage)))
 
 
 async def _last_step(stage: Stage) -> bytes:
     """Return the notification of the newest block, as it was."""
     async with Redis.from_url(stage.redis.url) as redis, redis.pubsub() as pubsub:
-        await pubsub.subscribe(_steps(stage))
+        await pubsub.ssubscribe(_steps(stage))
         await stage.blocks()
         async with asyncio.timeout(30):
             while True:
