@@ -33,7 +33,7 @@ from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 
-__all__ = ["CHAIN", "KIND", "open_limits", "serve"]
+__all__ = ["CHAIN", "KIND", "STATE_BYTES", "open_limits", "serve"]
 
 CHAIN: Final = ChainId(1)
 KIND: Final = "uniswap-v3"
@@ -41,7 +41,7 @@ _HOUR_S: Final = 3600.0
 # Cold channels that were asked for within this time are read together, as the engine does.
 _READ_S: Final = 0.01
 # A first state of the size of a real position.
-_STATE_BYTES: Final = 900
+STATE_BYTES: Final = 900
 
 
 def open_limits() -> Limits:
@@ -93,7 +93,7 @@ class Script(Interest):
         wanted, self._wanted = self._wanted, []
         self._open += wanted
         opened: dict[str, State] = {
-            name: {name.rpartition(":")[2]: {"pad": "x" * _STATE_BYTES, "tokenId": name}} for name in wanted
+            name: {name.rpartition(":")[2]: {"pad": "x" * STATE_BYTES, "tokenId": name}} for name in wanted
         }
         self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self._header(), is_new_head=False, opened=opened))
 

@@ -38,7 +38,10 @@ own step. Whoever was behind gets one merged change with a checksum, or a snapsh
 to the engine, which reads again what changed every few seconds. A channel that nobody wants is closed by a script that
 looks into the sets itself, so it can't race with a gateway that just came. A gateway adds to its set before it reads:
 it finds the channel, or it will be told when it is there. A gateway whose set expired (it slept) treats all that it
-holds as unproven and heals.
+holds as unproven and heals. So does one whose line broke or that hears of another run: it enters none before its
+wishes were found there, all of them (a version says so). Else an emptied Redis, or a replica that took over, would have
+channels closed under it, and it would go on showing their last state under newer blocks. And for a while after such a
+thing an engine closes nothing.
 
 **While Redis is away** gateways serve what they hold, and its age; joins of what is not open end in `load_timeout`. The
 engine follows the chain and queues its steps, up to a bound; then it forgets them, and begins a new run later.

@@ -40,6 +40,10 @@ class RelayPort(Protocol):
 
     wake: Callable[[], None]
 
+    @property
+    def is_leased(self) -> bool:
+        """Return whether wishes need not be announced now."""
+
     def next_wishes(self) -> tuple[list[str], list[str]]:
         """Return wishes to announce: new ones, and those that are no more."""
 
@@ -160,7 +164,7 @@ class Follower:
         while True:
             added, removed = self._relay.next_wishes()
             now = time.monotonic()
-            if not added and not removed and now - self._announced_at < wish_s / 4:
+            if not added and not removed and self._relay.is_leased and now - self._announced_at < wish_s / 4:
                 return
             are_all_there = await self._link.announce(self._gateway, added, removed, int(wish_s * 1000))
             self._announced_at = now

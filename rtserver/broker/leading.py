@@ -37,6 +37,7 @@ class LeadLimits:
         renew_s: So often it says that it lives, and gateways hear that the line does.
         warm_s: So long an engine that has not loaded all wishes yet leaves the lease to others.
         look_s: So often wishes are read again, and what nobody wishes for is closed.
+        patience_s: After Redis was away, and in a new run, nothing is closed for so long: gateways wish anew.
         retry_s: Between two tries.
     """
 
@@ -46,12 +47,14 @@ class LeadLimits:
         renew_s: float = 0.7,
         warm_s: float = 20.0,
         look_s: float = 5.0,
+        patience_s: float = 10.0,
         retry_s: float = 0.25,
     ) -> None:
         self.lease_s: Final = lease_s
         self.renew_s: Final = renew_s
         self.warm_s: Final = warm_s
         self.look_s: Final = look_s
+        self.patience_s: Final = patience_s
         self.retry_s: Final = retry_s
 
 
@@ -133,8 +136,9 @@ class Leader:
         self._has_looked = False
         self._open: dict[str, Channel] = {}
         self._refused: set[str] = set()
-        # What nobody wishes for any more: closed between two steps.
+        # What nobody wishes for any more: closed between two steps, and not before.
         self._to_close: list[str] = []
+        self._patient_until = 0.0
         metrics.in_charge.labels(name).set(0)
 
     @property
@@ -201,6 +205,7 @@ class Leader:
                 log.warning("not in charge any more", chain=self._name, reason=str(error))
                 self._metrics.fenced.labels(self._name).inc()
             except RetryableError as error:
+                self._be_patient()
                 failures += 1
                 if failures & (failures - 1) == 0:
                     log.warning("redis does not answer", chain=self._name, error=str(error), failures=failures)
@@ -217,6 +222,7 @@ class Leader:
         self._token = await self._link.acquire(self._holder, int(self._limits.lease_s * 1000))
         if self._token is None:
             return False
+        self._be_patient()
         log.info("in charge", chain=self._name, run=self._token, channels=len(self._ledger.streams))
         self._metrics.in_charge.labels(self._name).set(1)
         # Between here and what the engine says next nothing comes: the run begins with all there is.
@@ -266,6 +272,11 @@ class Leader:
 
     # --- wishes ---------------------------------------------------------------------------------------
 
+    def _be_patient(self) -> None:
+        """Close nothing for a while: an emptied Redis holds no wishes, and what is closed costs a load to have anew."""
+        self._patient_until = time.monotonic() + self._limits.patience_s
+        self._to_close = []
+
     async def _hear_wishes(self) -> None:
         """Open what a gateway begins to wish for, at once."""
         while True:
@@ -284,6 +295,7 @@ class Leader:
             try:
                 interests = await self._link.interests(self._versions)
             except (RetryableError, PermanentError):
+                self._be_patient()
                 await asyncio.sleep(self._limits.retry_s)
                 continue
             known = {name: names for name, names in self._by_gateway.items() if name in interests.versions}
@@ -295,6 +307,8 @@ class Leader:
                 self._wish(name)
             self._has_looked = True
             unwanted = [name for name in self._open if name not in wanted]
+            if time.monotonic() < self._patient_until:
+                unwanted = []
             if self._token is None:
                 self._forget(unwanted)
             else:

@@ -98,7 +98,7 @@ class ChainLink(Protocol):
         """Change and renew a gateway's wishes.
 
         Returns:
-            Whether its earlier wishes were still there; if not, only `add` is.
+            Whether its earlier wishes were still there, all of them; if not, only `add` is.
         """
 
     async def leave(self, gateway: str) -> None:

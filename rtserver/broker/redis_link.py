@@ -93,6 +93,8 @@ class RedisLink:
         self._prefix = prefix
         # They decide the node; a script makes the others of the same tag. Two tell it that it is on a Cluster.
         self._keys: Final = [prefix + "owner", prefix + "head"][: 2 if nodes.is_cluster else 1]
+        # Of each gateway, the version of its wishes that was written last.
+        self._versions: dict[str, str] = {}
 
     async def _run(self, script: Script, *args: Any) -> Any:
         return await self._nodes.run(script, self._keys, self._prefix, *args)
@@ -166,11 +168,17 @@ class RedisLink:
 
     async def announce(self, gateway: str, add: Iterable[str], remove: Iterable[str], ttl_ms: int) -> bool:
         """Change and renew a gateway's wishes; see the port."""
-        added = list(add)
-        return bool(await self._run(WISH, gateway, ttl_ms, secrets.token_hex(6), len(added), *added, *remove))
+        added, removed = list(add), list(remove)
+        version = secrets.token_hex(6)
+        before = self._versions.get(gateway, "")
+        are_all_there = bool(await self._run(WISH, gateway, ttl_ms, version, before, len(added), *added, *removed))
+        if added or removed or not are_all_there:
+            self._versions[gateway] = version
+        return are_all_there
 
     async def leave(self, gateway: str) -> None:
         """Forget a gateway's wishes."""
+        self._versions.pop(gateway, None)
         async with translated():
             await self._redis.delete(f"{self._prefix}w:{gateway}")
 

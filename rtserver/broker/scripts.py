@@ -179,24 +179,27 @@ end
 return closed
 """)
 
-# ARGV: prefix, gateway, ttl, version, additions, then these, then what is removed.
+# ARGV: prefix, gateway, ttl, version, the version that it left, additions, then these, then what is removed.
+# Another version than it left is that of a replica which took over without what was wished for last.
 WISH: Final = Script("""
 local P, gateway = ARGV[1], ARGV[2]
 local key = P .. 'w:' .. gateway
 here({key, P .. 'gateways'})
 local alive = redis.call('EXISTS', key)
-local additions = tonumber(ARGV[5])
-for i = 6, 5 + additions do redis.call('SADD', key, ARGV[i]) end
-for i = 6 + additions, #ARGV do redis.call('SREM', key, ARGV[i]) end
+if redis.call('HGET', P .. 'gateways', gateway) ~= ARGV[5] then
+  redis.call('DEL', key)
+  alive = 0
+end
+local additions = tonumber(ARGV[6])
+for i = 7, 6 + additions do redis.call('SADD', key, ARGV[i]) end
+for i = 7 + additions, #ARGV do redis.call('SREM', key, ARGV[i]) end
 -- A member that is no channel: a gateway without wishes is alive, too.
 redis.call('SADD', key, '')
 redis.call('PEXPIRE', key, ARGV[3])
-local set = 'HSETNX'
-if #ARGV > 5 or alive == 0 then set = 'HSET' end
-redis.call(set, P .. 'gateways', gateway, ARGV[4])
+if #ARGV > 6 or alive == 0 then redis.call('HSET', P .. 'gateways', gateway, ARGV[4]) end
 if additions > 0 then
   local added = {}
-  for i = 6, 5 + additions do added[#added + 1] = ARGV[i] end
+  for i = 7, 6 + additions do added[#added + 1] = ARGV[i] end
   redis.call('SPUBLISH', P .. 'wishes', cmsgpack.pack(added))
 end
 return alive

@@ -96,6 +96,8 @@ class Relay:
         self._is_listening = False
         # Until when the engine holds our channels open for sure; what is held after that has to be read again.
         self._leased_until = 0.0
+        # The run that was heard or read of last. What kept channels open before it need not be known to its Redis.
+        self._sighted = ""
         self._wanted: dict[str, Channel] = {}
         self._mirrors: dict[str, Mirror] = {}
         # Wished for, not open, and possibly there: to be read. What is not there will be heard of.
@@ -148,6 +150,11 @@ class Relay:
             self._removed.pop(name, None)
         self._leased_until = until
 
+    @property
+    def is_leased(self) -> bool:
+        """Return whether the wishes are known where the steps come from; if not, they are to be announced at once."""
+        return self._clock() <= self._leased_until
+
     # --- the line -------------------------------------------------------------------------------------
 
     @property
@@ -163,6 +170,8 @@ class Relay:
         """Note that from now on every step is heard, and that some may have been missed."""
         self._is_listening = True
         self._kept.clear()
+        # Another Redis may be at its end, or the same one without what it was told.
+        self._leased_until = 0.0
         self._break("listening began")
 
     def deafen(self) -> None:
@@ -172,6 +181,7 @@ class Relay:
 
     def hear(self, heard: Heard) -> None:
         """Take a step as it was published."""
+        self._sight(heard.run)
         if heard.is_beat:
             if self._is_live and (heard.run, heard.number) != (self._run, self._number):
                 self._break("a step was missed")
@@ -186,6 +196,17 @@ class Relay:
             self._follow(heard)
         self._settle()
         self.wake()
+
+    def _sight(self, run: str) -> None:
+        """Note which run there is.
+
+        A Redis that was emptied begins a new run without any wishes. Its engine closes what nobody wishes for, and says
+        nothing of it: whoever entered the run before it was wished for there would show what moves no more.
+        """
+        if run != self._sighted:
+            self._sighted = run
+            self._leased_until = 0.0
+            self.wake()
 
     def _break(self, reason: str) -> None:
         """Leave the run: from here nothing is told until all has been read again."""
@@ -253,7 +274,7 @@ class Relay:
             # A wish that the engine may not know of holds nothing open.
             names = [name for name in self._cold if name not in self._added and name not in self._mirrors]
             if not self._is_live:
-                if self._mirrors and now > self._leased_until:
+                if not self.is_leased:
                     return None
                 names = [*self._mirrors, *names]
             elif not names:
@@ -277,6 +298,8 @@ class Relay:
         if self._read is not None:
             self._read.asked = []
             self._read.parts.append(reading)
+            if reading.run:
+                self._sight(reading.run)
             self._settle()
 
     def read_failed(self) -> None:
@@ -318,7 +341,7 @@ class Relay:
             elif newest <= self._number:
                 self._read = None
                 self._open(read, self._number)
-        elif not run or not all(part.is_complete for part in read.parts):
+        elif not run or not all(part.is_complete for part in read.parts) or not self.is_leased:
             self._abandon()
         else:
             self._heal(read, run, newest)

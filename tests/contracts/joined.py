@@ -28,7 +28,7 @@ from rtserver.protocols.channels import Channel
 
 __all__ = ["Engine", "Gateway", "Joined", "joined", "until"]
 
-LEAD = LeadLimits(lease_s=0.6, renew_s=0.1, warm_s=2.0, look_s=0.1, retry_s=0.02)
+LEAD = LeadLimits(lease_s=0.6, renew_s=0.1, warm_s=2.0, look_s=0.1, patience_s=0.3, retry_s=0.02)
 FOLLOW = FollowLimits(wish_s=10.0, silence_s=0.5, retry_s=0.02)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Literal, Self, TypeAlias
 
 __all__ = ["BOTH", "Direction", "Relay"]
@@ -12,6 +13,8 @@ BOTH: Final[tuple[Direction, ...]] = ("to client", "to server")
 
 # Small: what a client does not take has to show at the server soon.
 _CHUNK_BYTES: Final = 1 << 16
+# Thousands of clients may come back at once.
+_BACKLOG: Final = 4096
 
 
 class Relay:
@@ -19,10 +22,12 @@ class Relay:
 
     Args:
         target: The port that it leads to.
+        others: More of them, as behind a load balancer: each connection goes to the next that takes it. May change.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, *others: int) -> None:
+        self.targets = [target, *others]
+        self._turn = 0
         self._server: asyncio.Server | None = None
         self._goes_on: dict[Direction, asyncio.Event] = {direction: asyncio.Event() for direction in BOTH}
         self._writers: set[asyncio.StreamWriter] = set()
@@ -59,7 +64,7 @@ class Relay:
             self._goes_on[direction].set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_CHUNK_BYTES)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_CHUNK_BYTES, backlog=_BACKLOG)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -70,9 +75,13 @@ class Relay:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            back, onward = await asyncio.open_connection("127.0.0.1", self._target, limit=_CHUNK_BYTES)
-        except OSError:
+        first = self._turn % len(self.targets)
+        self._turn += 1
+        for target in (*self.targets[first:], *self.targets[:first]):
+            with suppress(OSError):
+                back, onward = await asyncio.open_connection("127.0.0.1", target, limit=_CHUNK_BYTES)
+                break
+        else:
             # Nobody listens there.
             writer.transport.abort()
             return

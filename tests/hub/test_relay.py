@@ -87,7 +87,7 @@ class Gateway:
         self.relay.hear(Heard(run=self.token, number=self.number, is_beat=True))
 
     async def announce(self) -> None:
-        while any(wishes := self.relay.next_wishes()):
+        while any(wishes := self.relay.next_wishes()) or not self.relay.is_leased:
             are_all_there = await self.link.announce("g", *wishes, TTL_MS)
             self.relay.announced(*wishes, self.now + TTL_MS / 1000, are_all_there=are_all_there)
 
@@ -200,6 +200,7 @@ async def test_a_read_in_parts_is_led_to_one_step(gateway: Gateway, monkeypatch:
     await gateway.say("one", A.name, B.name)
     gateway.lose()
     gateway.relay.listen()
+    await gateway.announce()
     gateway.now += 1
     assert await gateway.read_once()
     await gateway.say("two", A.name, B.name)
@@ -311,3 +312,43 @@ async def test_a_refusal_reaches_whoever_asked_and_takes_the_wish_back(gateway: 
     client.read()
     assert client.replica.reply(0)["code"] == "bad_channel"
     assert gateway.relay.next_wishes() == ([], [C.name])
+
+
+async def test_a_new_run_is_not_entered_before_it_is_wished_for_there(gateway: Gateway) -> None:
+    client = await joined(gateway, A)
+    gateway.link.wipe()
+    await gateway.begin()
+    gateway.deliver()
+    assert not gateway.is_live()
+    # Nobody wishes for anything here yet: what its engine closes now is told to nobody.
+    assert not await gateway.read_once()
+    assert await gateway.link.close(gateway.token, [A.name]) == [A.name]
+    gateway.ledger.forget([A.name])
+    await gateway.say("of others")
+    gateway.deliver()
+    before = gateway.head - 1
+    assert gateway.hub.head(CHAIN) == header(before)
+    await gateway.settle()
+    assert list(client.session.joined) == []
+    await gateway.say("anew", opened=A.name)
+    gateway.deliver()
+    await gateway.settle()
+    assert value(client) == "anew"
+
+
+async def test_a_run_that_is_read_of_first_is_wished_for_first(gateway: Gateway) -> None:
+    client = await joined(gateway, A)
+    gateway.relay.deafen()
+    gateway.relay.listen()
+    await gateway.announce()
+    gateway.link.wipe()
+    await gateway.begin()
+    gateway.lose()
+    assert await gateway.read_once()
+    assert not gateway.is_live()
+    gateway.now += 1
+    assert not await gateway.read_once()
+    await gateway.settle()
+    assert gateway.is_live()
+    assert A.name in (await gateway.link.interests({})).changed["g"]
+    assert value(client) == "0"

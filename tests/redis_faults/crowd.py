@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from faults.relay import Relay
 from faults_table.watcher import Watcher
 
 from rtserver.client import RtClient
 
-from .line import Front
 from .stage import Stage
 
 __all__ = ["Crowd"]
@@ -32,7 +32,7 @@ class Crowd:
         count: How many clients.
     """
 
-    def __init__(self, front: Front, channels: Sequence[str], count: int) -> None:
+    def __init__(self, front: Relay, channels: Sequence[str], count: int) -> None:
         self._front = front
         self._channels = channels
         self._count = count

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from faults.relay import Relay
 from redis.asyncio import Redis
 
 from .crowd import Crowd
-from .line import Front
 from .row import Row
 from .stage import Outcome, Stage
 from .told import is_only_frames, new_epochs, only_frames
@@ -53,7 +53,7 @@ async def _overrun(stage: Stage) -> Outcome:
                 assert sent < _FILLER_BYTES, "Redis did not give up"
                 for _ in range(64):
                     sent += len(step)
-                    await redis.publish(_steps(stage), step)
+                    await redis.spublish(_steps(stage), step)
     finally:
         gateway.thaw()
         await stage.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
@@ -123,13 +123,13 @@ async def _two_leaders(stage: Stage) -> Outcome:
 
 async def _gateway_killed(stage: Stage) -> Outcome:
     first, second = stage.gateways
-    async with Front([first.port]) as front:
+    async with Relay(first.port) as front:
         async with Crowd(front, stage.channels[1:-1], stage.crowd).running() as crowd:
             await crowd.right(stage)
             crowd.begin()
             stage.begin()
             first.child.kill_now()
-            front.ports = [first.port, second.port]
+            front.targets.append(second.port)
             await stage.blocks(_BLOCKS, is_timed=False)
             counts = await crowd.right(stage, have_come_back=True)
         first.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -54,13 +54,19 @@ class WishClient:
         wishes: Channels.
         capture: Makes what takes down all that is shown at each block, for a comparison with the chain later; None
             for nothing.
+        others: Other servers' ports that do as well.
     """
 
     def __init__(
-        self, name: str, port: int, wishes: Collection[str], capture: Callable[[], Capture] | None = None
+        self,
+        name: str,
+        port: int,
+        wishes: Collection[str],
+        capture: Callable[[], Capture] | None = None,
+        others: Sequence[int] = (),
     ) -> None:
         self.name = name
-        self.relay = Relay(port)
+        self.relay = Relay(port, *others)
         self.wishes = set(wishes)
         self.failures: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
@@ -155,9 +161,9 @@ class WishClient:
 class LatestClient:
     """A client that wants the newest state only: copies and messages, nothing cleverer."""
 
-    def __init__(self, name: str, port: int, wishes: Collection[str]) -> None:
+    def __init__(self, name: str, port: int, wishes: Collection[str], others: Sequence[int] = ()) -> None:
         self.name = name
-        self.relay = Relay(port)
+        self.relay = Relay(port, *others)
         self.wishes = set(wishes)
         self.failures: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()

@@ -9,11 +9,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 import orjson
-from faults.proxy import FaultProxy
 
 from rtserver.demo.deployment import Deployment
 from rtserver.demo.ports import free_port
@@ -23,7 +22,7 @@ from rtserver.demo.settings_file import settings_toml
 
 from .clients import LatestClient, WishClient
 
-__all__ = ["SoakServer"]
+__all__ = ["Endpoint", "SoakServer"]
 
 _BLOCK_TIME_S: Final = 0.5
 _RPC_TIMEOUT_S: Final = 2.0
@@ -40,10 +39,22 @@ _BAD_LEVELS: Final = ("error", "critical")
 _SOME: Final = 40
 
 
+class Endpoint(Protocol):
+    """Where a node is asked: a fault proxy, or the gate before it."""
+
+    @property
+    def ws_url(self) -> str:
+        """Return where heads are pushed."""
+
+    @property
+    def http_url(self) -> str:
+        """Return where reads are answered."""
+
+
 class SoakServer:
     """A server between its lives; `clients` are connected to it as long as `running`."""
 
-    def __init__(self, name: str, deployment: Deployment, proxies: Sequence[FaultProxy], folder: Path) -> None:
+    def __init__(self, name: str, deployment: Deployment, proxies: Sequence[Endpoint], folder: Path) -> None:
         self.name = name
         self.port = free_port()
         self.url = url_of("127.0.0.1", self.port)
@@ -58,7 +69,7 @@ class SoakServer:
         self._http: aiohttp.ClientSession | None = None
         self._settings.write_text(self._text(deployment, proxies))
 
-    def _text(self, deployment: Deployment, proxies: Sequence[FaultProxy]) -> str:
+    def _text(self, deployment: Deployment, proxies: Sequence[Endpoint]) -> str:
         first = proxies[0]
         text = settings_toml(
             deployment, ws_url=first.ws_url, http_url=first.http_url, block_time_s=_BLOCK_TIME_S, store=self._store

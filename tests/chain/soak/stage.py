@@ -40,7 +40,7 @@ from .quiet import PATIENCE_S, Checker, Outcome
 from .served import SoakServer
 from .world import SoakChain, open_chain
 
-__all__ = ["Stage", "open_stage", "soak"]
+__all__ = ["Stage", "compared", "enter", "open_stage", "soak"]
 
 _KIND: Final = "uniswap-v3"
 _LIMIT: Final = 10_000
@@ -171,7 +171,7 @@ async def _run(
         watching = [group.create_task(_sample(stage, account, began)), group.create_task(_progress(account, say))]
         try:
             # Before anything goes wrong everything has to be right, or nothing that follows says anything.
-            _enter(account, "before the first round", await _compared(stage), stage, say)
+            enter(account, "before the first round", await compared(stage), stage, say)
             for each in planned:
                 if time.monotonic() - began >= seconds:
                     break
@@ -180,7 +180,7 @@ async def _run(
                     break
                 say(str(each))
                 outcome = await _round(stage, faults, each)
-                _enter(account, str(each), outcome, stage, say)
+                enter(account, str(each), outcome, stage, say)
                 kinds = {injection.name for injection in each.injections}
                 if len(kinds) == 1:
                     account.settled_by_fault.setdefault(kinds.pop(), []).append(outcome.settled_s)
@@ -209,17 +209,19 @@ async def _round(stage: Stage, faults: Faults, each: Round) -> Outcome:
                 await asyncio.sleep(_GOING_ON * each.block_time_s)
     except TimeoutError:
         return Outcome(differences=[f"the faults were not over after {_ROUND_LIMIT_S:g} s"])
-    return await _compared(stage)
+    return await compared(stage)
 
 
-async def _compared(stage: Stage) -> Outcome:
+async def compared(stage: Stage) -> Outcome:
+    """Compare everything at a quiet point."""
     try:
         return await stage.checker.check()
     except RtserverError as error:
         return Outcome(differences=[f"nothing could be compared: {error!r}"])
 
 
-def _enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Callable[[str], None]) -> None:
+def enter(account: Account, what: str, outcome: Outcome, stage: Stage, say: Callable[[str], None]) -> None:
+    """Put what a quiet point found into the account, and what servers logged meanwhile."""
     account.values += outcome.values
     account.copies += outcome.copies
     account.shown += outcome.shown
