@@ -128,16 +128,21 @@ class Leads:
 async def claim_shards(broker: RedisBroker, chain_id: int, name: str, count: int) -> None:
     """Make sure that nobody leads the chain in another number of shards: gateways would follow the one or the other.
 
+    What is left of another number is deleted.
+
     Raises:
         ConfigError: Somebody does.
         BrokerAway: Redis does not answer.
     """
     known = (await broker.described()).get(chain_id, {}).get("shards", 1)
-    if known != count and await broker.is_led(chain_id, known):
+    if known == count:
+        return
+    if await broker.is_led(chain_id, known):
         raise ConfigError(
             f"shard: {name} is spread over {known} by engines that are running, and here over {count}; "
             "stop those first, or give this one the same number"
         )
+    await broker.wipe(chain_id, known)
 
 
 async def describe_forever(broker: RedisBroker, served: Mapping[int, ServedChain], count: int = 1) -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from .ports import Fenced, Interests, Place, Reading
 from .redis_nodes import RedisNodes, translated
-from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WISH, Script
+from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WIPE, WISH, Script
 from .steps import (
     Heard,
     Held,
@@ -84,6 +84,11 @@ class RedisBroker:
         """Return whether an engine is in charge of a chain that is spread over so many; raises BrokerAway."""
         return any([await self.chain(chain_id, shard, shards).is_led() for shard in range(shards)])
 
+    async def wipe(self, chain_id: int, shards: int) -> None:
+        """Forget what a chain was that is not spread over so many any more; raises BrokerAway."""
+        for shard in range(shards):
+            await self.chain(chain_id, shard, shards).wipe()
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._nodes.aclose()
@@ -106,6 +111,10 @@ class RedisLink:
         """Return whether an engine has the lease; raises BrokerAway."""
         async with translated():
             return bool(await self._redis.exists(self._prefix + "lease"))
+
+    async def wipe(self) -> None:
+        """Forget everything but the generation, unless an engine has the lease; raises BrokerAway."""
+        await self._run(WIPE)
 
     # --- the engine's side ----------------------------------------------------------------------------
 

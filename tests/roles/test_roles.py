@@ -239,7 +239,10 @@ async def test_engines_that_share_a_chain(lab: Lab, tmp_path: Path) -> None:
 
             await asyncio.gather(first.child.end(timeout_s=6.0), second.child.end(timeout_s=6.0))
             alone = world.start("engine")
-            await asyncio.gather(alone.ready(), eventually(lambda: "shared in another way" in gateway.log.read_text()))
+            await asyncio.gather(alone.ready(), world.engine())
+            left: Any = await world.redis.command("KEYS", f"rtserver:{{{lab.deployment.chain_id}:?/2}}:*")
+            assert not [key for key in left if b":s:" in key or b":h:" in key]
+            await eventually(lambda: "shared in another way" in gateway.log.read_text())
             async with mining(world):
                 await world.verify(gateway)
             await at_head(world, gateway)
