@@ -16,7 +16,6 @@ import uvloop
 
 from bench.fanout_rtserver import CHAIN, KIND, STATE_BYTES
 from bench.peers.control import obey, say
-from rtserver.app import COLLECTOR
 from rtserver.broker.redis_link import RedisBroker
 from rtserver.domain.chain import Header
 from rtserver.domain.diff import EncodedPatch, State
@@ -24,6 +23,7 @@ from rtserver.domain.ids import BlockHash
 from rtserver.domain.update import BlockUpdate
 from rtserver.edge.rest import ServedChain
 from rtserver.leads import Lead, describe_forever
+from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 
@@ -88,7 +88,7 @@ class ScriptedEngine:
     async def handle(self, command: dict[str, Any]) -> None:
         """Carry out one of the bench's commands."""
         if command.get("do") == "stats":
-            say("stats", channels=len(self._open), **self._lead.leader.report())
+            say("stats", channels=len(self._open), **self._lead.report())
             return
         interval_s = float(command["interval_s"])
         started = time.monotonic()
@@ -101,15 +101,15 @@ class ScriptedEngine:
 async def _main(url: str) -> None:
     gc.set_threshold(*COLLECTOR)
     broker = RedisBroker(url)
-    await broker.check()
     lead = Lead(CHAIN)
     engine = ScriptedEngine(lead)
-    lead.begin(_NAME, frozenset({KIND}), engine, broker.chain(CHAIN), Metrics())
+    lead.begin(_NAME, frozenset({KIND}), engine, broker, Metrics())
     engine.start()
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
     served: dict[int, ServedChain] = {CHAIN: ServedChain(CHAIN, _NAME, [protocol], _HOUR_S)}
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(lead.leader.run()), group.create_task(describe_forever(broker, served))]
+        (leader,) = lead.leaders
+        tasks = [group.create_task(leader.run()), group.create_task(describe_forever(broker, served))]
         await obey(0, engine.handle)
         for task in tasks:
             task.cancel()

@@ -141,6 +141,10 @@ Gateways = Annotated[
         "[default: 0, one process does everything]"
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(help="Of an engine: its part of each chain's channels, such as 0/4; or any/4. [default: 0/1]"),
+]
 
 
 def _settings(config: Path | None, given: dict[str, Any], rpc: list[str] | None, no_store: bool) -> Settings:
@@ -159,9 +163,10 @@ def serve(
     no_store: NoStore = False,
     role: RoleName = None,
     gateways: Gateways = None,
+    shard: Shard = None,
 ) -> None:
     """Follow chains and serve their positions over WebSocket and REST."""
-    given = {"host": host, "port": port, "role": role, "gateways": gateways}
+    given = {"host": host, "port": port, "role": role, "gateways": gateways, "shard": shard}
     settings = _settings(config, given, rpc, no_store)
     configure_logs(settings.log.level, settings.log.format, settings.name)
     if status := _run(_serve(settings)):
@@ -177,11 +182,12 @@ def check(
     no_store: NoStore = False,
     role: RoleName = None,
     gateways: Gateways = None,
+    shard: Shard = None,
 ) -> None:
     """Print what the settings come to, and whether endpoints, database and Redis are there. Starts nothing."""
     from .checkup import run_checkup
 
-    given = {"host": host, "port": port, "role": role, "gateways": gateways}
+    given = {"host": host, "port": port, "role": role, "gateways": gateways, "shard": shard}
     settings = _settings(config, given, rpc, no_store)
     configure_logs("error", "auto")
     raise typer.Exit(_run(run_checkup(settings, sys.stdout)) or 0)

@@ -38,7 +38,7 @@ from .history.build import Chain, Kept, build_history
 from .history.reading import ChainHistory, Histories
 from .hub.hub import Hub
 from .hub.limits import Limits
-from .leads import Lead, Leads, describe_forever
+from .leads import Lead, Leads, claim_shards, describe_forever
 from .obs.collector import Collector
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
@@ -390,7 +390,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
     broker = None
     try:
         broker = await open_broker(settings)
-        leads = [Lead(chain_id) for chain_id in await fetch_chain_ids(settings)]
+        leads = [Lead(chain_id, settings.shards) for chain_id in await fetch_chain_ids(settings)]
         records = _open_history(settings, store)
         served: dict[int, ServedChain] = {}
         for chosen, lead in zip(settings.chains, leads, strict=True):
@@ -400,7 +400,8 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             )
             report = partial(_both, chain, lead)
             about = ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, report)
-            lead.begin(chain.name, about.kinds, chain.runner, broker.chain(chain.chain_id), metrics)
+            await claim_shards(broker, chain.chain_id, chain.name, settings.shards.count)
+            lead.begin(chain.name, about.kinds, chain.runner, broker, metrics)
             served[chain.chain_id] = about
             chains.append(chain)
         fetchers, prices = _fetchers(settings, chains, metrics)
@@ -411,8 +412,9 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             log.info("serving", role="engine", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
                 tasks = _follow(group, chains, fetchers)
-                tasks += [group.create_task(lead.leader.run(), name="leader") for lead in leads]
-                tasks.append(group.create_task(describe_forever(broker, served), name="description"))
+                tasks += [group.create_task(one.run(), name="leader") for lead in leads for one in lead.leaders]
+                describing = describe_forever(broker, served, settings.shards.count)
+                tasks.append(group.create_task(describing, name="description"))
                 await stop.wait()
                 health.is_draining = True
                 log.info("shutting down")
@@ -427,7 +429,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
 
 
 def _both(chain: _Chain, lead: Lead) -> dict[str, Any]:
-    return {**chain.following(), **lead.leader.report()}
+    return {**chain.following(), **lead.report()}
 
 
 def _follow(group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[PriceFetcher]) -> list[asyncio.Task[None]]:

@@ -35,6 +35,7 @@ from pydantic_settings import (
 
 from .domain.errors import ConfigError
 from .domain.ids import Address
+from .domain.shards import Shards, parse_shards
 from .setting_types import AddressText, HttpUrl, Kind, NetworkText, Origin, RpcUrl, split_list
 
 __all__ = [
@@ -56,7 +57,9 @@ __all__ = [
 ]
 
 # What is missing for a reason of its own.
-_MISSING = {"chains_missing": "chains", "redis_missing": "redis.url", "gateways_engine": "gateways"}
+_MISSING = {
+    "chains_missing": "chains", "redis_missing": "redis.url", "gateways_engine": "gateways", "shard_alone": "shard",
+}  # fmt: skip
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 # Where gateways of one machine meet unless told otherwise.
 LOCAL_REDIS: Final = "redis://127.0.0.1:6379/0"
@@ -262,8 +265,8 @@ def _redis_url(value: SecretStr) -> SecretStr:
     schemes = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
     if parts.scheme not in schemes or not (parts.hostname or parts.path):
         raise ValueError(
-            "Redis is redis://host:port, rediss://host:port or unix:///path; a Cluster is redis+cluster://host:port,"
-            "host:port or rediss+cluster://…, of which one node is enough"
+            "Redis is redis://host:port, rediss://host:port or unix:///path; a Cluster is redis+cluster://host:port or "
+            "rediss+cluster://host:port, and one or more of its nodes may be named, with commas between"
         )
     return value
 
@@ -297,6 +300,11 @@ ProcessName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 _MAX_GATEWAYS: Final = 256
 
 
+def _shard(value: str) -> str:
+    parse_shards(value)
+    return value
+
+
 class Settings(BaseSettings):
     """All settings of a server."""
 
@@ -312,6 +320,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     # Everything in one process; or computing and delivering apart, over Redis.
     role: Role = "all"
+    # Which of a chain's channels an engine is in charge of, where several share them: 0/4, or any/4.
+    shard: Annotated[str, AfterValidator(_shard)] = "0/1"
     # Gateways as processes of their own on one port of this machine, kept running; 0 for this process alone.
     gateways: Annotated[int, Field(ge=0, le=_MAX_GATEWAYS)] = 0
     # What /health/ready calls this process; the default is its role.
@@ -333,6 +343,11 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     ops: OpsSettings = OpsSettings()
 
+    @property
+    def shards(self) -> Shards:
+        """Return what `shard` means."""
+        return parse_shards(self.shard)
+
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Self:
         if self.role != "gateway" and not self.chains:
@@ -347,6 +362,10 @@ class Settings(BaseSettings):
         if self.role != "all" and not self.gateways and self.redis.url is None:
             raise PydanticCustomError(
                 "redis_missing", "is required for a role: engines and gateways meet in Redis 7 or newer, at redis://…"
+            )
+        if self.role == "all" and not self.gateways and self.shards.count > 1:
+            raise PydanticCustomError(
+                "shard_alone", "is for engines: with role all one process does everything for a whole chain"
             )
         return self
 

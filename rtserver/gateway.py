@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -15,6 +16,7 @@ from .broker.redis_link import RedisBroker
 from .config import Settings
 from .domain.errors import ConfigError
 from .domain.ids import ChainId
+from .domain.shards import label_of, shard_of
 from .edge.application import build_application
 from .edge.budgets import shared_budgets
 from .edge.rest import ServedChain
@@ -26,7 +28,7 @@ from .obs.metrics import Metrics
 from .protocols.channels import Channel
 from .serving import OnReady, drain, listening
 
-__all__ = ["open_broker", "run_gateway"]
+__all__ = ["Relays", "open_broker", "run_gateway"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,19 +36,35 @@ log = structlog.get_logger(__name__)
 _LOOK_S: Final = 2.0
 
 
-class _Relays:
-    """Sends wishes to the relay of their chain."""
+class Relays:
+    """Sends wishes to the relay of their chain and shard."""
 
     def __init__(self) -> None:
-        self.by_chain: dict[ChainId, Relay] = {}
+        # By chain; a relay for each shard.
+        self.by_chain: dict[ChainId, list[Relay]] = {}
+
+    def _of(self, channel: Channel) -> Relay:
+        relays = self.by_chain[channel.chain_id]
+        return relays[shard_of(channel.name, len(relays))]
 
     def want(self, channel: Channel) -> None:
         """Open a channel as soon as it is there."""
-        self.by_chain[channel.chain_id].want(channel)
+        self._of(channel).want(channel)
 
     def unwant(self, channel: Channel) -> None:
         """Close a channel."""
-        self.by_chain[channel.chain_id].unwant(channel)
+        self._of(channel).unwant(channel)
+
+    def report(self, chain_id: ChainId) -> dict[str, Any]:
+        """Return what the health report says of a chain: of each shard where there are several."""
+        reports = [relay.report() for relay in self.by_chain[chain_id]]
+        if len(reports) == 1:
+            return reports[0]
+        return {
+            "live": all(one["live"] for one in reports),
+            "shardCount": len(reports),
+            "shards": {str(shard): one for shard, one in enumerate(reports)},
+        }
 
 
 async def open_broker(settings: Settings) -> RedisBroker:
@@ -77,7 +95,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady
     broker = await open_broker(settings)
     try:
         metrics = Metrics()
-        relays = _Relays()
+        relays = Relays()
         limits = Limits(**settings.limits.model_dump())
         hub = Hub(relays, limits, metrics)
         served: dict[int, ServedChain] = {}
@@ -101,12 +119,12 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady
 
 
 async def _find_chains(
-    broker: RedisBroker, hub: Hub, relays: _Relays, served: dict[int, ServedChain], metrics: Metrics
+    broker: RedisBroker, hub: Hub, relays: Relays, served: dict[int, ServedChain], metrics: Metrics
 ) -> None:
     """Serve each chain that an engine says it follows, from when it says so."""
-    gateway = secrets.token_hex(8)
     is_away = False
     async with asyncio.TaskGroup() as group:
+        chains: dict[int, _Chain] = {}
         while True:
             try:
                 described = await broker.described()
@@ -115,14 +133,63 @@ async def _find_chains(
                 if not is_away:
                     log.warning("redis does not answer", error=str(error))
                 is_away, described = True, {}
-            for chain_id in described.keys() - served.keys():
-                chain = ChainId(chain_id)
-                about: dict[str, Any] = described[chain_id]
-                relay = relays.by_chain[chain] = Relay(chain, about["name"], hub, metrics)
-                follower = Follower(name=about["name"], link=broker.chain(chain_id), relay=relay, gateway=gateway)
-                group.create_task(follower.run(), name=f"chain {about['name']}")
-                served[chain_id] = ServedChain(
-                    chain, about["name"], about["protocols"], about["headLimitS"], relay.report
-                )
-                log.info("serving a chain", chain=about["name"])
+            for chain_id, about in described.items():
+                chain = chains.get(chain_id)
+                if chain is None:
+                    chain = chains[chain_id] = _Chain(ChainId(chain_id), about["name"], broker, hub, relays, metrics)
+                    log.info("serving a chain", chain=about["name"])
+                await chain.follow(group, about.get("shards", 1))
+                if chain_id not in served:
+                    report = partial(relays.report, chain.chain_id)
+                    served[chain_id] = ServedChain(
+                        chain.chain_id, about["name"], about["protocols"], about["headLimitS"], report
+                    )
             await asyncio.sleep(_LOOK_S)
+
+
+class _Chain:
+    """One chain's relays and what they hear, a pair for each shard."""
+
+    def __init__(
+        self, chain_id: ChainId, name: str, broker: RedisBroker, hub: Hub, relays: Relays, metrics: Metrics
+    ) -> None:
+        self.chain_id = chain_id
+        self._name = name
+        self._broker = broker
+        self._hub = hub
+        self._relays = relays
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def follow(self, group: asyncio.TaskGroup, shards: int) -> None:
+        """Follow a chain that is spread over so many shards; anew where these were others before."""
+        if len(self._tasks) == shards:
+            return
+        # Ended first: what a gateway wishes for is known by its id.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        before = self._relays.by_chain.get(self.chain_id, [])
+        fresh = [
+            Relay(self.chain_id, self._name, self._hub, self._metrics, shard=label_of(shard, shards))
+            for shard in range(shards)
+        ]
+        self._relays.by_chain[self.chain_id] = fresh
+        if before:
+            log.warning("a chain is shared in another way", chain=self._name, shards=shards)
+        for old in before:
+            for channel in old.give_up():
+                if self._hub.knows(channel):
+                    self._relays.want(channel)
+        if before:
+            self._hub.forget_heads(self.chain_id)
+        gateway = secrets.token_hex(8)
+        self._tasks = [
+            group.create_task(self._follower(relay, shard, shards, gateway).run(), name=f"chain {self._name} {shard}")
+            for shard, relay in enumerate(fresh)
+        ]
+
+    def _follower(self, relay: Relay, shard: int, shards: int, gateway: str) -> Follower:
+        link = self._broker.chain(self.chain_id, shard, shards)
+        name = self._name if shards == 1 else f"{self._name} {shard}/{shards}"
+        return Follower(name=name, link=link, relay=relay, gateway=gateway)

@@ -43,9 +43,19 @@ wishes were found there, all of them (a version says so). Else an emptied Redis,
 channels closed under it, and it would go on showing their last state under newer blocks. And for a while after such a
 thing an engine closes nothing.
 
+**Shards.** Several engines can share a chain: shard i of n has the channels whose names say so (domain.shards), and its
+own keys, lease, run and wishes, so all of the above is true of each by itself. A gateway has a relay for each, and
+every state is told under its own shard's block (hub.heads). Gateways read n from the chain's description; engines
+compare it, at the start and every few seconds, and end where someone leads by another number.
+
+**On a Cluster** the keys of a shard have one hash tag, so a script is still one piece, and notifications are sharded:
+they go to the node with the slot, which is where a listener subscribes; when the slot leaves it subscribes anew. While
+keys move, a script looks first whether all that it needs is on its node, and else does nothing (scripts.py). A replica
+that takes over may lack the last steps. The engine finds that at its next beat, as its step is not there any more, and
+begins a new run; until then a gateway that has told those steps takes nothing older from the new master.
+
 **While Redis is away** gateways serve what they hold, and its age; joins of what is not open end in `load_timeout`. The
 engine follows the chain and queues its steps, up to a bound; then it forgets them, and begins a new run later.
 
-**Not here yet**: several shards a chain (the tag of the keys is made for it; Redis Cluster therefore holds each chain
-on one node), shared rate limits, caches, several gateways on one port.
+**Not here yet**: shared rate limits, caches, several gateways on one port.
 """

@@ -34,11 +34,11 @@ class MemoryBroker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._links: dict[int, MemoryLink] = {}
+        self._links: dict[tuple[int, int, int], MemoryLink] = {}
 
-    def chain(self, chain_id: int) -> "MemoryLink":
-        """Return the link of a chain: the same one for all who ask."""
-        return self._links.setdefault(chain_id, MemoryLink(self._clock))
+    def chain(self, chain_id: int, shard: int = 0, shards: int = 1) -> "MemoryLink":
+        """Return the link of a chain, or of one of its shards: the same one for all who ask."""
+        return self._links.setdefault((chain_id, shard, shards), MemoryLink(self._clock))
 
 
 class _Channel:

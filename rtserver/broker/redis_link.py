@@ -9,7 +9,7 @@ import orjson
 
 from .ports import Fenced, Interests, Place, Reading
 from .redis_nodes import RedisNodes, translated
-from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WISH, Script
+from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WIPE, WISH, Script
 from .steps import (
     Heard,
     Held,
@@ -24,7 +24,7 @@ from .steps import (
     encode_rollback,
 )
 
-__all__ = ["RedisBroker", "RedisLink"]
+__all__ = ["RedisBroker", "RedisLink", "translated"]
 
 # A call that takes longer has failed; a gateway heals and an engine sends again.
 _TIMEOUT_S: Final = 3.0
@@ -60,9 +60,10 @@ class RedisBroker:
         """Return what all keys begin with."""
         return self._prefix
 
-    def chain(self, chain_id: int) -> "RedisLink":
-        """Return the link of a chain."""
-        return RedisLink(self._nodes, f"{self._prefix}:{{{chain_id}}}:")
+    def chain(self, chain_id: int, shard: int = 0, shards: int = 1) -> "RedisLink":
+        """Return the link of a chain, or of one of its shards: these are on different nodes of a Cluster."""
+        tag = f"{chain_id}" if shards == 1 else f"{chain_id}:{shard}/{shards}"
+        return RedisLink(self._nodes, f"{self._prefix}:{{{tag}}}:")
 
     async def describe(self, chain_id: int, description: Mapping[str, Any]) -> None:
         """Say that a chain is served, and what gateways tell of it; raises BrokerAway."""
@@ -78,6 +79,15 @@ class RedisBroker:
             ids = [int(one) for one in await self._redis.smembers(f"{self._prefix}:chains")]
             texts = {one: await self._redis.get(f"{self._prefix}:{{{one}}}:about") for one in ids}
         return {one: orjson.loads(text) for one, text in texts.items() if text is not None}
+
+    async def is_led(self, chain_id: int, shards: int) -> bool:
+        """Return whether an engine is in charge of a chain that is spread over so many; raises BrokerAway."""
+        return any([await self.chain(chain_id, shard, shards).is_led() for shard in range(shards)])
+
+    async def wipe(self, chain_id: int, shards: int) -> None:
+        """Forget what a chain was that is not spread over so many any more; raises BrokerAway."""
+        for shard in range(shards):
+            await self.chain(chain_id, shard, shards).wipe()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -98,6 +108,15 @@ class RedisLink:
 
     async def _run(self, script: Script, *args: Any) -> Any:
         return await self._nodes.run(script, self._keys, self._prefix, *args)
+
+    async def is_led(self) -> bool:
+        """Return whether an engine has the lease; raises BrokerAway."""
+        async with translated():
+            return bool(await self._redis.exists(self._prefix + "lease"))
+
+    async def wipe(self) -> None:
+        """Forget everything but the generation, unless an engine has the lease; raises BrokerAway."""
+        await self._run(WIPE)
 
     # --- the engine's side ----------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ refused as a whole, and made again.
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WISH", "Script"]
+__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WIPE", "WISH", "Script"]
 
 # `here` ends the script where a key is not on this node: a command with several keys is refused by a node that lacks
 # one of them while their slot moves, and at no other time. 1,000 at once: Lua's stack ends at 8,000.
@@ -177,6 +177,20 @@ for i = 3, #ARGV do
   end
 end
 return closed
+""")
+
+# ARGV: prefix. Forgets all but the generation, unless someone is in charge.
+WIPE: Final = Script("""
+local P = ARGV[1]
+if redis.call('EXISTS', P .. 'lease') == 1 then return 0 end
+local keys = {P .. 'head', P .. 'channels', P .. 'gateways'}
+for _, channel in ipairs(redis.call('SMEMBERS', P .. 'channels')) do
+  keys[#keys + 1] = P .. 's:' .. channel
+  keys[#keys + 1] = P .. 'h:' .. channel
+end
+here(keys)
+for i = 1, #keys, 1000 do redis.call('UNLINK', unpack(keys, i, math.min(i + 999, #keys))) end
+return 1
 """)
 
 # ARGV: prefix, gateway, ttl, version, the version that it left, additions, then these, then what is removed.

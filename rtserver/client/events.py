@@ -48,7 +48,8 @@ class BlockUpdate:
     """One block frame: everything that a block changed in this client's channels, at once.
 
     `inexact` names the channels that are being joined or healed: what is known of them may be older than
-    this block, and their snapshot follows as an `Update`. All others are exact as of this block.
+    this block, and their snapshot follows as an `Update`. So may those be that other engines tell of, where several
+    share the chain: each tells of its own in frames of its own. All others are exact as of this block.
     `missed` counts the frames that a slow listener lost right before this one.
     """
 

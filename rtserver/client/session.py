@@ -24,6 +24,7 @@ from typing import Final, Literal, assert_never, get_args
 import msgspec
 
 from ..domain.errors import ClientError
+from ..domain.shards import is_in
 from ..wire.codes import PROTOCOL, ErrorCode
 from ..wire.messages import (
     Auth,
@@ -390,9 +391,14 @@ class Session:
         return Mismatch(channel=channel, block=block, ours=ours, theirs=theirs, on=on)
 
     def _block_update(self, frame: Block, updates: Iterable[Update]) -> BlockUpdate:
+        watches = self._roster.all()
+        inexact = {watch.replica.channel for watch in watches if watch.phase is not Phase.LIVE}
+        if frame.shard is not None:
+            names = {watch.replica.channel for watch in watches}
+            inexact |= {name for name in names if not _is_told(name, frame.chain_id, frame.shard)}
         return BlockUpdate(
             chain_id=frame.chain_id, block=frame.block, changes=tuple(updates), rollback=frame.rollback,
-            inexact=frozenset(watch.replica.channel for watch in self._roster.all() if watch.phase is not Phase.LIVE),
+            inexact=frozenset(inexact),
         )  # fmt: skip
 
     @staticmethod
@@ -425,6 +431,14 @@ class Session:
             watch.replica.forget_parts()
             if not watch.names:
                 self._roster.forget(watch)  # the server subscribes us to it again by itself, or not
+
+
+def _is_told(channel: str, chain_id: int, shard: str) -> bool:
+    """Return whether a frame of a shard says what it has to say of a channel."""
+    try:
+        return channel.split(":")[1:2] != [str(chain_id)] or is_in(channel, shard)
+    except (ValueError, ZeroDivisionError):
+        return False
 
 
 def _is_unknown(data: str | bytes) -> bool:

@@ -34,7 +34,7 @@ class PricesApi:
         tokens = _tokens(self._rest.one(request, "tokens"))
         chain_id = self._rest.chain_id(request)
         stream = await self._rest.open(PricesChannel(chain_id), request.remote)
-        block, age_ms = self._rest.anchor(chain_id)
+        block, age_ms = self._rest.anchor(stream)
         state = stream.state
         keys = sorted(state) if tokens is None else tokens
         body = {

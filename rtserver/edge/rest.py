@@ -5,6 +5,7 @@ the last state is served with its age.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -39,6 +40,9 @@ _CLAIMS_S: Final = 2.0
 _RECKONED_AT_ONCE: Final = 100
 # Prices need no read of their own, so they are there at once, unless the chain stands still.
 _PRICES_S: Final = 0.5
+# Engines that share a chain are at one block again within this, unless one of them is not well.
+_TOGETHER_S: Final = 0.5
+_LOOK_S: Final = 0.01
 
 
 class ServedChain:
@@ -229,12 +233,23 @@ class Rest:
         if client is not None:
             await self._budgets.load(client)
 
-    def anchor(self, chain_id: ChainId) -> tuple[dict[str, Any], int]:
-        """Return the block that answers are of, and its age in milliseconds."""
-        header = self._hub.head(chain_id)
-        assert header is not None
+    def anchor(self, stream: Stream) -> tuple[dict[str, Any], int]:
+        """Return the block that a channel's state is of, and its age in milliseconds."""
+        header = self._hub.head_of(stream)
         block = {"number": header.number, "hash": header.hash, "timestamp": header.timestamp}
-        return block, self._hub.head_age_ms(chain_id) or 0
+        return block, self._hub.head_age_of_ms(stream)
+
+    async def _beside(self, stream: Stream, other: Stream | None) -> Stream | None:
+        """Return another channel's stream once both are at one block; None where they aren't soon.
+
+        They are at once unless several engines share the chain.
+        """
+        deadline = time.monotonic() + _TOGETHER_S
+        while other is not None and self._hub.head_of(stream).hash != self._hub.head_of(other).hash:
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(_LOOK_S)
+        return other
 
     # --- answers --------------------------------------------------------------------------------------
 
@@ -250,7 +265,7 @@ class Rest:
         claimable = await self._claims(chain_id, owner, request.remote)
         overview = self._summaries.overview(stream)
         found, following = overview.page(stream.state, after, limit)
-        block, age_ms = self.anchor(chain_id)
+        block, age_ms = self.anchor(stream)
         # Copied before anything is waited for: all of it is of this block.
         positions = await self._with_earned(chain_id, [dict(position) for position in found])
         body = {
@@ -294,13 +309,13 @@ class Rest:
         """Answer everything that is known of one position; what is not known yet is null."""
         channel = self.position_channel(request)
         stream = await self.open(channel, request.remote)
-        prices = await self._soon(PricesChannel(channel.chain_id), None, _PRICES_S)
+        prices = await self._beside(stream, await self._soon(PricesChannel(channel.chain_id), None, _PRICES_S))
         position = stream.state.get(str(channel.token_id))
-        block, age_ms = self.anchor(channel.chain_id)
+        block, age_ms = self.anchor(stream)
         if position is None:
             raise ClientError("not_found", _missing(channel.token_id, block["number"]))
         earned = self._earned(channel.chain_id, position, is_brief=False)
-        # Both were published in one step, so all of it is of one block.
+        # All of it is of one block.
         known = {} if prices is None else prices.state
         body = {**details_of(position, known, earned), "block": block, "ageMs": age_ms}
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
@@ -312,7 +327,7 @@ class Rest:
             raise ClientError("bad_request", "channel is required: /api/v1/snapshot?channel=owner:1:0x…")
         channel = parse_channel(name, self.known)
         stream = await self.open(channel, request.remote)
-        block, age_ms = self.anchor(channel.chain_id)
+        block, age_ms = self.anchor(stream)
         # Weak: the block moves on while the state stays what it is.
         etag = f'W/"{stream.cursor}"'
         headers = {"ETag": etag, "Age": str(age_ms // 1000), "Cache-Control": "no-cache"}

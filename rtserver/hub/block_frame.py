@@ -26,11 +26,12 @@ def rollback_json(rollback: Rollback | None) -> str:
     return ',"rollback":' + orjson.dumps({"to": to, "dropped": list(rollback.dropped)}).decode()
 
 
-def block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str) -> bytes:
+def block_message(chain_id: int, header: Header, fragments: Iterable[str], rollback: str, shard: str = "") -> bytes:
     """Return a whole message."""
-    return f"{block_head(chain_id, header)}{','.join(fragments)}]{rollback}}}".encode()
+    return f"{block_head(chain_id, header, shard)}{','.join(fragments)}]{rollback}}}".encode()
 
 
-def block_head(chain_id: int, header: Header) -> str:
-    """Return the start of a message, up to its first fragment."""
-    return f'{{"type":"block","chainId":{chain_id},"block":{block_json(header)},"changes":['
+def block_head(chain_id: int, header: Header, shard: str = "") -> str:
+    """Return the start of a message, up to its first fragment; `shard` where its channels are not all of the chain."""
+    part = f',"shard":"{shard}"' if shard else ""
+    return f'{{"type":"block","chainId":{chain_id}{part},"block":{block_json(header)},"changes":['

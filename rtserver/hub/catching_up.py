@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
-from ..domain.chain import Rollback
+from ..domain.chain import Header, Rollback
 from ..domain.ids import ChainId
 from ..wire.messages import Subscribed, encode
 from .block_frame import block_json, block_message, rollback_json
@@ -50,7 +50,7 @@ class CatchingUp:
         """
         now = self._clock()
         left = dict(written)
-        changes: dict[ChainId, _Merged] = {}
+        changes: dict[tuple[ChainId, str], _Merged] = {}
         answers: list[Subscribed] = []
         size = 0
         for stream, seq in written.items():
@@ -68,14 +68,14 @@ class CatchingUp:
                     how = "snapshot"
                     self.snapshot(session, stream, newest)
                 else:
-                    merged = changes.setdefault(stream.chain_id, _Merged())
+                    merged = changes.setdefault((stream.chain_id, stream.shard), _Merged(self._heads.of(stream)))
                     merged.fragments.append(fragment)
                     merged.rollbacks += rollbacks
                     size += len(fragment)
             answers += _answers(stream, requests, how)
-        for chain_id, merged in changes.items():
+        for (chain_id, shard), merged in changes.items():
             rollback = rollback_json(merged_rollback(merged.rollbacks))
-            session.send(block_message(chain_id, self._heads[chain_id], merged.fragments, rollback), now)
+            session.send(block_message(chain_id, merged.header, merged.fragments, rollback, shard), now)
         for message in answers:
             session.send(encode(message), now)
         return left
@@ -83,7 +83,7 @@ class CatchingUp:
     def snapshot(self, session: Session, stream: Stream, request_id: RequestId) -> None:
         """Write a channel's whole state, in parts where it is large."""
         now = self._clock()
-        header = self._heads[stream.chain_id]
+        header = self._heads.of(stream)
         parts = self._snapshots.parts(stream)
         checksum = stream.checksum()
         request = b"" if request_id is None else b'"id":%b,' % orjson.dumps(request_id)
@@ -99,11 +99,12 @@ class CatchingUp:
 
 
 class _Merged:
-    """One chain's frame: its fragments, and the reorganisations that they cover."""
+    """One frame of a chain, or of a shard: its block, its fragments, and the reorganisations that they cover."""
 
-    __slots__ = ("fragments", "rollbacks")
+    __slots__ = ("fragments", "header", "rollbacks")
 
-    def __init__(self) -> None:
+    def __init__(self, header: Header) -> None:
+        self.header = header
         self.fragments: list[str] = []
         self.rollbacks: list[Rollback] = []
 

@@ -44,7 +44,7 @@ class FanOut:
 
     def deliver(self, chain_id: ChainId, header: Header, told: list[Stream], rollback: str, now: float) -> None:
         """Write one step of a chain: the fragments of the streams that tell something, which have their new seq."""
-        prefix, suffix = block_head(chain_id, header), f"]{rollback}}}"
+        prefix, suffix = block_head(chain_id, header, told[0].shard), f"]{rollback}}}"
         sent = sent_bytes = 0
         for streams, sessions in self._audiences(told):
             frame = text_frame(f"{prefix}{','.join([stream.fragment for stream in streams])}{suffix}".encode())
@@ -80,7 +80,7 @@ class FanOut:
                 return self._laggards.hold_back(session, streams)
             if session.held:
                 # Drained since the last look: what was held back covers this step, too, in one frame.
-                self._laggards.let_go(session, {stream: stream.seq - 1 for stream in streams}, streams[0].chain_id)
+                self._laggards.let_go(session, {stream: stream.seq - 1 for stream in streams}, streams[0])
                 return ()
         return streams
 

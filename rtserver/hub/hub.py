@@ -83,6 +83,18 @@ class Hub:
         """Return how long ago the newest block was published."""
         return self._heads.age_ms(chain_id)
 
+    def head_of(self, stream: Stream) -> Header:
+        """Return the block that an open channel's state is of."""
+        return self._heads.of(stream)
+
+    def head_age_of_ms(self, stream: Stream) -> int:
+        """Return how long ago that block was published."""
+        return self._heads.age_of_ms(stream)
+
+    def forget_heads(self, chain_id: ChainId) -> None:
+        """Know nothing of a chain any more: it is heard of anew."""
+        self._heads.forget(chain_id)
+
     # --- sessions -------------------------------------------------------------------------------------
 
     @property
@@ -259,10 +271,11 @@ class Hub:
         age_s: float,
         fragments: Mapping[Stream, str],
         rollback: Rollback | None,
+        shard: str = "",
     ) -> None:
         """Deliver a step of a chain whose streams have taken it already, one seq each; the head's age is `age_s`."""
         now = self._clock()
-        self._heads.take(chain_id, header, now - age_s)
+        self._heads.take(chain_id, header, now - age_s, shard)
         try:
             for stream, fragment in fragments.items():
                 stream.fragment = fragment
@@ -279,6 +292,7 @@ class Hub:
         age_s: float,
         moved: Mapping[Stream, int],
         replaced: Iterable[Stream],
+        shard: str = "",
     ) -> None:
         """Bring all who listen to now, after several steps at once.
 
@@ -288,8 +302,9 @@ class Hub:
             age_s: How long ago that became the head.
             moved: Streams that were led on, and the seq that was told last.
             replaced: Streams that have nothing to do with what was told.
+            shard: Which of the chain's engines said it.
         """
-        self._heads.take(chain_id, header, self._clock() - age_s)
+        self._heads.take(chain_id, header, self._clock() - age_s, shard)
         places: dict[Session, dict[Stream, int]] = {}
         for stream, seq in moved.items():
             for session in cast(dict[Session, None], stream.listeners):

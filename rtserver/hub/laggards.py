@@ -6,7 +6,6 @@ sent away if that takes too long. Never writes a change itself: catching up does
 
 from collections.abc import Callable, Collection, Mapping
 
-from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 from ..wire.codes import CloseCode
 from .catching_up import NOWHERE, CatchingUp
@@ -58,12 +57,12 @@ class Laggards:
                 self.holding[session] = None
         return tuple([stream for stream in streams if stream not in session.latest])
 
-    def let_go(self, session: Session, due: dict[Stream, int], chain_id: ChainId | None = None) -> None:
-        """Send what was held back; in a step of a chain, that chain's only and together with what is due."""
+    def let_go(self, session: Session, due: dict[Stream, int], of: Stream | None = None) -> None:
+        """Send what was held back; in a step, what comes from where one of its streams does, with what is due."""
         held, session.held = session.held, {}
         self.holding.pop(session, None)
         for stream, seq in held.items():
-            if chain_id is not None and stream.chain_id != chain_id:
+            if of is not None and (stream.chain_id, stream.shard) != (of.chain_id, of.shard):
                 session.held[stream] = seq
                 self.holding[session] = None
             else:

@@ -41,6 +41,7 @@ class Mirror(Stream):
         held: A snapshot, and the history around it.
         now_ms: The engine's wall clock when the newest entry was published; the history's age is relative to it.
         clock: Monotonic seconds.
+        shard: Which of the chain's engines it comes from.
 
     Raises:
         PermanentError: The history doesn't hang together, or isn't readable.
@@ -48,9 +49,11 @@ class Mirror(Stream):
 
     __slots__ = ("_changed", "_gone", "_unread", "is_broken")
 
-    def __init__(self, channel: str, chain_id: ChainId, held: Held, now_ms: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, channel: str, chain_id: ChainId, held: Held, now_ms: int, clock: Callable[[], float], shard: str = ""
+    ) -> None:
         snapshot = _snapshot_of(held)
-        super().__init__(channel, chain_id, snapshot.epoch, {}, "", clock, snapshot.seq)
+        super().__init__(channel, chain_id, snapshot.epoch, {}, "", clock, snapshot.seq, shard)
         self.replace(held, now_ms, clock())
 
     def replace(self, held: Held, now_ms: int, now: float) -> None:

@@ -74,6 +74,7 @@ class Relay:
         hub: Where the channels are open.
         metrics: Where heals are counted.
         clock: Monotonic seconds, the hub's.
+        shard: Which of the chain's engines is followed, where several share it.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Relay:
         hub: Hub,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        shard: str = "",
     ) -> None:
         self._chain_id = chain_id
+        self._shard = shard
         self._name = name
         self._hub = hub
         self._metrics = metrics
@@ -154,6 +157,16 @@ class Relay:
     def is_leased(self) -> bool:
         """Return whether the wishes are known where the steps come from; if not, they are to be announced at once."""
         return self._clock() <= self._leased_until
+
+    def give_up(self) -> list[Channel]:
+        """Let go of everything: the chain is followed anew in another way. Return what was wished for."""
+        self._break("the chain is shared in another way")
+        for mirror in list(self._mirrors.values()):
+            self._hub.lose(mirror)
+        wanted = list(self._wanted.values())
+        self._mirrors.clear()
+        self._wanted.clear()
+        return wanted
 
     # --- the line -------------------------------------------------------------------------------------
 
@@ -249,7 +262,7 @@ class Relay:
         for mirror, entry in due.items():
             mirror.take(entry, now)
             fragments[mirror] = entry.fragment
-        self._hub.deliver(self._chain_id, heard.header, heard.age_s, fragments, heard.rollback)
+        self._hub.deliver(self._chain_id, heard.header, heard.age_s, fragments, heard.rollback, self._shard)
         self._note(heard)
         if any(mirror.is_broken for mirror in due):
             self._break("a copy differs from the engine's")
@@ -396,7 +409,7 @@ class Relay:
         for name, held in plans.items():
             mirror = self._mirrors.get(name)
             if mirror is None:
-                fresh.append(Mirror(name, self._chain_id, held, _newest_ms(held), self._clock))
+                fresh.append(Mirror(name, self._chain_id, held, _newest_ms(held), self._clock, self._shard))
             elif held.snapshot is not None:
                 replaced[mirror] = held
             elif leads_on(mirror.epoch, mirror.seq, held.entries):
@@ -434,7 +447,7 @@ class Relay:
             # Wished for, and not there: the engine will have it, or refuse it.
             del self._mirrors[mirror.channel]
             self._hub.lose(mirror)
-        self._hub.catch_up(self._chain_id, anchor.header, anchor.age_s, told, list(replaced))
+        self._hub.catch_up(self._chain_id, anchor.header, anchor.age_s, told, list(replaced), self._shard)
 
 
 def _newest_ms(held: Held) -> int:

@@ -65,12 +65,13 @@ class Stream:
         block_hash: The block that the state is of.
         clock: Monotonic seconds.
         seq: The first state's place, where an earlier process's stream goes on.
+        shard: Of a chain that engines share, whose it is, as frames say it: the changes of a frame are all of one.
     """
 
     __slots__ = (
         "_crcs", "_fields", "_folded", "_key", "_lone_head", "_merged", "_merged_at", "_newest", "_objects", "_phase",
         "_rollbacks", "_stale", "_state", "_steps", "_sum", "_texts", "chain_id", "channel", "epoch", "fragment",
-        "listeners", "seq",
+        "listeners", "seq", "shard",
     )  # fmt: skip
 
     def __init__(
@@ -82,9 +83,11 @@ class Stream:
         block_hash: str,
         clock: Callable[[], float] = time.monotonic,
         seq: int = 0,
+        shard: str = "",
     ) -> None:
         self.channel = channel
         self.chain_id = chain_id
+        self.shard = shard
         self.epoch = epoch
         self.seq = seq
         self._state: State = {key: dict(value) for key, value in state.items()}

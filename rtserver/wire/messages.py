@@ -169,12 +169,13 @@ class RollbackMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(_Server, tag="block"):
-    """Everything that one block changed for one client."""
+    """Everything that one block changed for one client; of a chain that engines share, in the channels of a `shard`."""
 
     chain_id: int
     block: BlockRefMessage
     changes: list[ChangeMessage]
     rollback: RollbackMessage | None = None
+    shard: str | None = None
 
 
 class Heartbeat(_Server, tag="heartbeat"):

@@ -87,6 +87,8 @@ class Gateway:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.relay: Relay | None = None
+        # Of all shards, where there are several.
+        self.relays: list[Relay] = []
         self.task: asyncio.Task[None] | None = None
         self.hub: Hub
 
@@ -166,6 +168,7 @@ class Joined:
         else:
             metrics = Metrics()
             relay = gateway.relay = Relay(CHAIN, "test", None, metrics)  # type: ignore[arg-type]
+            gateway.relays = [relay]
             relay._hub = gateway.hub = Hub(relay, gateway.limits, metrics)
             name = f"g{len(self.gateways)}"
             follower = Follower(name="test", link=self.make_link(), relay=relay, gateway=name, limits=FOLLOW)
@@ -249,7 +252,7 @@ class Joined:
         return "\n".join(lines)
 
     def _is_there(self, gateway: Gateway) -> bool:
-        if gateway.relay is not None and not gateway.relay.is_live:
+        if not all(relay.is_live for relay in gateway.relays):
             return False
         head = gateway.hub.head(CHAIN)
         if head is None or head.hash != self.truth.head.hash:

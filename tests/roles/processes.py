@@ -36,14 +36,14 @@ class Served(Protocol):
 class Process:
     """One of them."""
 
-    def __init__(self, deployed: Deployed, role: str) -> None:
+    def __init__(self, deployed: Deployed, role: str, *options: str) -> None:
         self.role = role
         self.port = free_port()
         self.url = url_of("127.0.0.1", self.port)
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
         self.log = deployed.folder / f"{role}-{self.port}.log"
         command = [sys.executable, "-m", "rtserver", "serve", "--role", role, "--port", str(self.port)]
-        self._command = [*command, "--config", str(deployed.settings)]
+        self._command = [*command, *options, "--config", str(deployed.settings)]
         self.start()
 
     def start(self) -> None:
@@ -90,8 +90,8 @@ class Deployed:
         text = settings_toml(lab.deployment, ws_url=lab.node.ws_url, http_url=lab.node.http_url, owners=lab.owners[:3])
         self.settings.write_text(f'{text}\n[redis]\nurl = "{redis_url or redis.url}"\n')
 
-    def start(self, role: str) -> Process:
-        self.processes.append(process := Process(self, role))
+    def start(self, role: str, *options: str) -> Process:
+        self.processes.append(process := Process(self, role, *options))
         return process
 
     async def engine(self) -> Process:

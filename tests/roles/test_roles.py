@@ -212,3 +212,43 @@ def test_a_gateway_without_its_redis_says_so_and_keeps_the_password_to_itself(tm
     assert done.returncode == 2
     assert "no Redis answers at redis://127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr
+
+
+async def test_engines_that_share_a_chain(lab: Lab, tmp_path: Path) -> None:
+    """By two, then by one that took the place of both; what disagrees in their number ends with an error."""
+    await mint_exhibits(lab, seed=1)
+    market = Market(lab, seed=1)
+    await market.steps(10)
+    async with deployed(lab, tmp_path) as world:
+        first, second = world.start("engine", "--shard", "0/2"), world.start("engine", "--shard", "1/2")
+        gateway = world.start("gateway")
+        await asyncio.gather(first.ready(), second.ready(), gateway.ready())
+        async with RtClient(gateway.ws_url) as client:
+            for owner in lab.owners[:3]:
+                await (await client.subscribe(f"owner:{lab.deployment.chain_id}:{owner}")).opened()
+            async with mining(world):
+                await world.verify(gateway)
+            for engine in (first, second):
+                chain = await engine.chain()
+                assert chain["inCharge"] and chain["shardCount"] == 2
+
+            other = world.start("engine", "--shard", "0/3")
+            await eventually(lambda: other.child.returncode is not None)
+            assert other.child.returncode == 2
+            assert "spread over 2 by engines that are running, and here over 3" in other.log.read_text()
+
+            await asyncio.gather(first.child.end(timeout_s=6.0), second.child.end(timeout_s=6.0))
+            alone = world.start("engine")
+            await asyncio.gather(alone.ready(), world.engine())
+            left: Any = await world.redis.command("KEYS", f"rtserver:{{{lab.deployment.chain_id}:?/2}}:*")
+            assert not [key for key in left if b":s:" in key or b":h:" in key]
+            await eventually(lambda: "shared in another way" in gateway.log.read_text())
+            async with mining(world):
+                await world.verify(gateway)
+            await at_head(world, gateway)
+            for owner in lab.owners[:3]:
+                name = f"owner:{lab.deployment.chain_id}:{owner}"
+                answer = await gateway.snapshot(name)
+                async with asyncio.timeout(30):
+                    while client.states.get(answer["channel"]) != answer["state"]:
+                        await asyncio.sleep(0.02)
