@@ -1,5 +1,6 @@
 """The decode boundary: JSON of a node into domain values. What passes here is trusted afterwards."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,6 +42,11 @@ def _hash(value: Any) -> BlockHash:
     return BlockHash(text)
 
 
+def _block_hash(value: Any) -> BlockHash:
+    # One text for all who keep it: the header, its child, what several nodes say, every event that is remembered.
+    return BlockHash(sys.intern(_hash(value)))
+
+
 def header_of(answer: Mapping[str, Any]) -> Header:
     """Return a header from a node's JSON or from web3's formatted form of it.
 
@@ -51,8 +57,8 @@ def header_of(answer: Mapping[str, Any]) -> Header:
         bloom = answer.get("logsBloom")
         return Header(
             number=_number(answer["number"]),
-            hash=_hash(answer["hash"]),
-            parent_hash=_hash(answer["parentHash"]),
+            hash=_block_hash(answer["hash"]),
+            parent_hash=_block_hash(answer["parentHash"]),
             timestamp=_number(answer["timestamp"]),
             # A node that leaves the bloom out can't exclude anything: all bits set.
             logs_bloom=(1 << 2048) - 1 if bloom is None else int(_hex(bloom), 16),
@@ -72,7 +78,7 @@ def log_of(answer: Mapping[str, Any]) -> Log:
             address=Address(answer["address"].lower()),
             topics=tuple(_hash(topic) for topic in answer["topics"]),
             data=bytes.fromhex(answer["data"][2:]).hex(),
-            block_hash=_hash(answer["blockHash"]),
+            block_hash=_block_hash(answer["blockHash"]),
             block_number=_number(answer["blockNumber"]),
             index=_number(answer["logIndex"]),
             tx_hash=answer["transactionHash"],

@@ -35,6 +35,14 @@ def test_a_header_as_web3_formats_it() -> None:
     assert header_of(formatted) == header_of(HEADER)
 
 
+def test_a_blocks_hash_is_one_text_however_often_it_is_told() -> None:
+    """It is kept by the block, its child and each event that is remembered, as several nodes told it."""
+    header, child = header_of(HEADER), header_of({**HEADER, "hash": PARENT, "parentHash": HASH})
+    assert header.hash is header_of(dict(HEADER)).hash
+    assert child.parent_hash is header.hash
+    assert log_of(LOG).block_hash is header.hash
+
+
 def test_without_a_bloom_nothing_is_excluded() -> None:
     assert header_of({**HEADER, "logsBloom": None}).logs_bloom == 2**2048 - 1
     assert header_of({key: value for key, value in HEADER.items() if key != "logsBloom"}).logs_bloom == 2**2048 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -232,3 +233,27 @@ async def test_a_history_of_another_branch_is_refused(
         nodes[0].methods["eth_getBlockByNumber"] = lambda *_, other=other: other
         with pytest.raises(BlockGone):
             await reader.history(Address("0x" + "aa" * 20), [["0x" + "01" * 32]], HEAD)
+
+
+async def test_headers_are_remembered_once_and_not_for_ever(
+    nodes: tuple[ScriptedNode, ScriptedNode], reader: ChainReader
+) -> None:
+    """Each node is asked for its own, all of them for ours: 512 are enough for all."""
+
+    def block(tag: str, full: bool) -> dict[str, Any]:
+        number = int(tag, 16)
+        return {
+            "number": tag, "hash": f"0x{number:064x}", "parentHash": f"0x{number - 1:064x}", "timestamp": "0x1",
+            "logsBloom": "0x0",
+        }  # fmt: skip
+
+    for node in nodes:
+        node.methods["eth_getBlockByNumber"] = block
+    first = 1_000_000
+    for one in (reader, *reader.nodes().values()):
+        for start in range(first, first + 900, 300):
+            assert len(await one.headers(start, start + 299)) == 300
+    gc.collect()
+    kept = [each for each in gc.get_objects() if type(each) is Header and each.number >= first]
+    assert {each.number for each in kept} == set(range(first + 388, first + 900))
+    assert len(kept) == 512

@@ -140,8 +140,13 @@ class EndpointPool:
         stamina.instrumentation.set_on_retry_hooks(())
 
     def part(self, members: Sequence[Member]) -> "EndpointPool":
-        """Return a pool of some of these endpoints, with questions of its own and the limits and health of them all."""
-        return EndpointPool(self._chain, members, self._metrics, patience_s=self._patience_s, clock=self._clock)
+        """Return a pool of some of these endpoints, with questions of its own and the limits and health of them all.
+
+        What height a block has is the same for all: it is remembered once.
+        """
+        part = EndpointPool(self._chain, members, self._metrics, patience_s=self._patience_s, clock=self._clock)
+        part._headers = self._headers
+        return part
 
     # --- what is known of the chain -------------------------------------------------------------------
 
