@@ -36,6 +36,7 @@ from .engine.runner import ChainRunner
 from .gateway import open_broker, run_gateway
 from .history.build import Chain, Kept, build_history
 from .history.reading import ChainHistory, Histories
+from .history.then import HistoryThen
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .leads import Lead, Leads, claim_shards, describe_forever
@@ -47,8 +48,9 @@ from .protocols.channels import Channel
 from .protocols.registry import adapters
 from .serving import OnReady, drain, listening
 from .store.values import KeptStream
-from .worth.build import build_aggregator, build_fetchers, hops_of, watch_prices
+from .worth.build import build_aggregator, build_sources, hops_of, watch_prices
 from .worth.http_prices import PriceFetcher
+from .worth.then import PricesThen
 
 if TYPE_CHECKING:
     from .store.history import HistoryStore
@@ -286,7 +288,7 @@ def identity_of(protocols: Iterable[ProtocolSettings]) -> str:
 
 def _build(
     settings: Settings, ids: list[ChainId], metrics: Metrics, store: "Store | None"
-) -> tuple[list[_Chain], list[PriceFetcher], Hub, web.Application, Health, Sockets]:
+) -> tuple[list[_Chain], list[PriceFetcher | PricesThen], Hub, web.Application, Health, Sockets]:
     router = _Router()
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
@@ -318,22 +320,21 @@ def _build(
     if records is not None:
         kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
         past = Histories(records, kept, settings.history.every_s)
-    fetchers, prices = _fetchers(settings, chains, metrics)
+    fetchers, prices = _sources(settings, chains, metrics, records)
     built = build_application(hub, served, settings, metrics, __version__, prices, earnings, past)
     return chains, fetchers, hub, *built
 
 
-def _fetchers(
-    settings: Settings, chains: list[_Chain], metrics: Metrics
-) -> tuple[list[PriceFetcher], Callable[[], dict[str, Any]]]:
-    """Return what fetches prices over HTTP, and a report of how all sources of prices are doing."""
-    fetchers = build_fetchers(settings.prices, {chain.chain_id: chain.prices for chain in chains}, metrics)
-
-    def prices() -> dict[str, Any]:
-        sources = [fetcher.describe() for fetcher in fetchers]
-        return {"sources": sources, "chains": {str(chain.chain_id): chain.prices.describe() for chain in chains}}
-
-    return fetchers, prices
+def _sources(
+    settings: Settings, chains: list[_Chain], metrics: Metrics, records: "HistoryStore | None"
+) -> tuple[list[PriceFetcher | PricesThen], Callable[[], dict[str, Any]]]:
+    kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
+    return build_sources(
+        settings.prices,
+        {chain.chain_id: (chain.prices, chain.books) for chain in chains},
+        [] if records is None else [HistoryThen(records, kept)],
+        metrics,
+    )
 
 
 async def run_server(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
@@ -404,7 +405,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             lead.begin(chain.name, about.kinds, chain.runner, broker, metrics)
             served[chain.chain_id] = about
             chains.append(chain)
-        fetchers, prices = _fetchers(settings, chains, metrics)
+        fetchers, prices = _sources(settings, chains, metrics, records)
         health = Health(Leads(leads), served, metrics, prices, process_of(settings))
         app = web.Application(middlewares=[problem_middleware(metrics, settings.origins, Proxies(()))])
         app.add_routes(health.routes())
@@ -432,7 +433,9 @@ def _both(chain: _Chain, lead: Lead) -> dict[str, Any]:
     return {**chain.following(), **lead.report()}
 
 
-def _follow(group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[PriceFetcher]) -> list[asyncio.Task[None]]:
+def _follow(
+    group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[PriceFetcher | PricesThen]
+) -> list[asyncio.Task[None]]:
     """Start what follows the chains; return what ends after them."""
     tasks = []
     for chain in chains:
@@ -446,7 +449,7 @@ def _follow(group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[Price
             chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
             chain.tasks.append(group.create_task(chain.history.seeding.run(), name=f"seeding {chain.name}"))
             tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
-    return tasks + [group.create_task(fetcher.run(), name="prices over HTTP") for fetcher in fetchers]
+    return tasks + [group.create_task(fetcher.run(), name="prices from elsewhere") for fetcher in fetchers]
 
 
 async def _close(chains: list[_Chain], store: "Store | None") -> None:

@@ -12,7 +12,18 @@ from typing import Any, Protocol, TypeAlias
 from ..domain.chain import Log
 from ..domain.diff import JsonObject, State
 from ..domain.ids import Address, BlockHash, ChainId, TokenId
-from .earning import Earnings, Life, LifeEvent, PastAnswer, PastQuery, PastSample, PoolWindow, Sample, Window
+from .earning import (
+    Earnings,
+    Life,
+    LifeEvent,
+    PastAnswer,
+    PastQuery,
+    PastSample,
+    PoolWindow,
+    Sample,
+    ThenQuery,
+    Window,
+)
 
 __all__ = [
     "Adapter",
@@ -36,6 +47,7 @@ __all__ = [
     "Prices",
     "QuotePool",
     "Sample",
+    "ThenQuery",
     "Window",
     "patches_with",
 ]
@@ -349,8 +361,20 @@ class Book(Protocol):
     def life(self, token_id: TokenId) -> Life | None:
         """Return what went into a position and came out of it; None while its past is unknown."""
 
-    def want_prices(self, token_id: TokenId) -> None:
-        """Find out, by `past_query`, what a position's tokens were worth at its own events, where that is unknown."""
+    def want_prices(self, token_id: TokenId) -> bool:
+        """Find out what a position's tokens were worth at its own events; return whether that, or they, are still read.
+
+        By `past_query`, and by `then_query` what is not to be had so.
+        """
+
+    def expect_then(self) -> None:
+        """Note that somebody asks for `then_query`."""
+
+    def then_query(self) -> ThenQuery | None:
+        """Return prices of an earlier time that no block's state told, or None."""
+
+    def absorb_then(self, query: ThenQuery, prices: Prices, source: str) -> None:
+        """Take what is known of them and who said so; those that are missing stay unknown."""
 
     def earnings(self, token_id: TokenId) -> Earnings | None:
         """Return what a position's rates are computed from, as last evaluated; None where it isn't fully read."""

@@ -21,6 +21,7 @@ __all__ = [
     "PastSample",
     "PoolWindow",
     "Sample",
+    "ThenQuery",
     "Window",
 ]
 
@@ -175,6 +176,21 @@ class PastAnswer:
     calls: Sequence[bytes | None] = ()
     before: Sequence[bytes | None] = ()
     has_state: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThenQuery:
+    """Prices of tokens that are wanted of a time in seconds, where no state of its block tells them.
+
+    `pair` are the two tokens of a position's pool, `positions` those that are in the same pool: what was kept of one of
+    them tells both prices.
+    """
+
+    tokens: tuple[Address, ...]
+    decimals: Mapping[Address, int]
+    at: int
+    pair: tuple[Address, Address]
+    positions: tuple[TokenId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@ there, so seconds in range add up over all of them.
 """
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, delete, func, literal, select, union_all, update
+from sqlalchemy import ColumnElement, and_, delete, func, literal, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert
@@ -21,7 +21,8 @@ from ..domain.chain import BlockRef
 from ..domain.ids import BlockHash, ChainId, TokenId
 from ..protocols.earning import PastSample
 from .database import Database
-from .records import Bucket, Record, Retention, Rewind, Vanished, joined
+from .history_queries import first_of_steps, last_before, last_of_parts, nearest_priced, whole_numbers
+from .records import Bucket, Record, Retention, Rewind, Valued, Vanished, joined
 from .store import TakenOver
 from .tables import day_records, hour_records, minute_records, sources
 
@@ -35,7 +36,6 @@ _STEP: Final = 4000
 # From fine to coarse, with the length of a bucket in seconds.
 _LEVELS: Final[tuple[tuple[Table, int], ...]] = ((minute_records, 1), (hour_records, 3_600), (day_records, 86_400))
 _TAKEN: Final = ("source", "token_id", "active_s", "covered_s")
-_SHOWN: Final = ("amount0", "amount1", "fees0", "fees1", "value_cents", "fees_cents", "price")
 
 
 class HistoryStore:
@@ -258,10 +258,10 @@ class HistoryStore:
                 return []
             token = str(token_id)
             # One statement: a record that is rolled up meanwhile is seen once.
-            parts = [_parts(*level, source, token, start, end, step, below) for level in _LEVELS]
-            found = [Bucket(**_whole(row)) for row in (await connection.execute(union_all(*parts))).mappings()]
+            parts = [last_of_parts(*level, source, token, start, end, step, below) for level in _LEVELS]
+            found = [Bucket(**whole_numbers(row)) for row in (await connection.execute(union_all(*parts))).mappings()]
             for table, length in _LEVELS:
-                query = _before(table, length, source, token, start, below)
+                query = last_before(table, length, source, token, start, below)
                 row = (await connection.execute(query)).mappings().one_or_none()
                 if row is not None:
                     found.append(Bucket(slot=-1, begins=row["at"], active_s=0, covered_s=0, **row))
@@ -292,7 +292,7 @@ class HistoryStore:
             if source is None:
                 return found
             tokens = [str(token_id) for token_id in token_ids]
-            queries = [_firsts(*level, source, tokens, part, below) for level in _LEVELS for part in parts]
+            queries = [first_of_steps(*level, source, tokens, part, below) for level in _LEVELS for part in parts]
             rows = (await connection.execute(union_all(*queries))).all()
         for row in sorted(rows, key=lambda row: (row.at, row.block)):
             found.setdefault(TokenId(int(row.token_id)), []).append(
@@ -302,6 +302,37 @@ class HistoryStore:
                 )
             )  # fmt: skip
         return found
+
+    async def nearest(
+        self, place: tuple[ChainId, str, str], token_ids: Sequence[TokenId], *, at: int, within: int, below: int
+    ) -> Valued | None:
+        """Return the record with a value that is nearest to a time, of any of some positions; None where none is near.
+
+        Args:
+            place: Chain, protocol and the deployment's identity.
+            token_ids: The positions, at most some ten.
+            at: The time in seconds.
+            within: How far away it may be, in seconds.
+            below: Only records of blocks under this.
+
+        Raises:
+            StoreError, Foreign: The database can't be read.
+        """
+        async with self._database.reading() as connection:
+            source = await self._source(connection, place)
+            if source is None:
+                return None
+            tokens = [str(token_id) for token_id in token_ids]
+            for level in _LEVELS:
+                row = (
+                    await connection.execute(nearest_priced(*level, source, tokens, at, within, below))
+                ).one_or_none()
+                if row is not None:
+                    return Valued(
+                        timestamp=row.at, value_cents=int(row.value_cents), amount0=int(row.amount0),
+                        amount1=int(row.amount1), sqrt_price_x96=int(row.sqrt_price),
+                    )  # fmt: skip
+        return None
 
     async def _source(self, connection: AsyncConnection, place: tuple[ChainId, str, str]) -> int | None:
         known = self._read_sources.get(place)
@@ -354,88 +385,3 @@ def _row(source: int, record: Record) -> dict[str, Any]:
         "active_s": record.active_s,
         "covered_s": record.covered_s,
     }
-
-
-def _range(table: Table, length: int, source: int, token: str, first: int, last: int) -> Iterable[ColumnElement[bool]]:
-    """Return the conditions for records of a position in [first, last], so that an index finds them."""
-    yield table.c.source == source
-    yield table.c.token_id == token
-    yield table.c.at.between(first, last)
-    if length > 1:
-        yield table.c.bucket.between(first // length, last // length)
-
-
-def _parts(
-    table: Table, length: int, source: int, token: str, start: int, end: int, step: int, below: int
-) -> Select[Any]:
-    """Return the query for the last record of each part of a window at one level."""
-    here = (*_range(table, length, source, token, start + 1, end), table.c.block < below)
-    # A record may cover time before the window. Such a long one is all in range, or not at all, see history.clocks.
-    since_start = table.c.at - start
-    is_cut = table.c.covered_s > since_start
-    slot: ColumnElement[int] = (table.c.at - literal(start + 1, literal_execute=True)) // literal(
-        step, literal_execute=True
-    )
-    # One pass, without a join: a plan for that one is right only where the database knows how much there is.
-    seconds = case((is_cut, table.c.active_s * since_start // table.c.covered_s), else_=table.c.active_s)
-    in_part = (
-        select(
-            slot.label("slot"),
-            func.sum(seconds).over(partition_by=slot).label("active_s"),
-            func.sum(case((is_cut, since_start), else_=table.c.covered_s)).over(partition_by=slot).label("covered_s"),
-            func.min(table.c.at - table.c.covered_s).over(partition_by=slot).label("begins"),
-            func.row_number()
-            .over(partition_by=slot, order_by=(table.c.at.desc(), table.c.block.desc()))
-            .label("place"),
-            table.c.at,
-            table.c.block,
-            *(table.c[name] for name in _SHOWN),
-        )
-        .where(*here)
-        .subquery()
-    )
-    return select(*(column for column in in_part.c if column.name != "place")).where(in_part.c.place == 1)
-
-
-def _firsts(
-    table: Table, length: int, source: int, tokens: Sequence[str], part: tuple[int, int, int], below: int
-) -> Select[Any]:
-    """Return the query for the first record of positions in each step of a part of time at one level."""
-    after, until, step = part
-    here = [
-        table.c.source == source,
-        table.c.token_id.in_(tokens),
-        table.c.at.between(after + 1, until),
-        table.c.block < below,
-    ]
-    if length > 1:
-        here.append(table.c.bucket.between((after + 1) // length, until // length))
-    slot: ColumnElement[int] = (table.c.at - literal(after + 1, literal_execute=True)) // literal(
-        step, literal_execute=True
-    )
-    grouped = (
-        select(table.c.token_id, func.min(table.c.at).label("at"), func.min(table.c.block).label("block"))
-        .where(*here)
-        .group_by(table.c.token_id, slot)
-        .subquery()
-    )
-    columns = (table.c.token_id, table.c.at, table.c.block, table.c.earned0, table.c.earned1, table.c.value_cents)
-    is_first = (table.c.token_id == grouped.c.token_id, table.c.at == grouped.c.at, table.c.block == grouped.c.block)
-    return select(*columns).join(grouped, and_(*is_first)).where(*here)
-
-
-def _before(table: Table, length: int, source: int, token: str, start: int, below: int) -> Select[Any]:
-    """Return the query for the newest record at one level that is not after the start of a window."""
-    columns = (table.c.at, table.c.block, *(table.c[name] for name in _SHOWN))
-    # Time has no beginning for an index: any record is after 0.
-    return (
-        select(*columns)
-        .where(*_range(table, length, source, token, 0, start), table.c.block < below)
-        .order_by(table.c.at.desc(), table.c.block.desc())
-        .limit(1)
-    )
-
-
-def _whole(row: RowMapping) -> dict[str, Any]:
-    """Return a row with whole numbers: sums of PostgreSQL are decimals."""
-    return {**row, "slot": int(row["slot"]), "active_s": int(row["active_s"]), "covered_s": int(row["covered_s"])}

@@ -7,7 +7,7 @@ from ..domain.chain import BlockRef
 from ..domain.errors import RetryableError
 from ..protocols.earning import Sample
 
-__all__ = ["Bucket", "Record", "Retention", "Rewind", "Vanished", "joined"]
+__all__ = ["Bucket", "Record", "Retention", "Rewind", "Valued", "Vanished", "joined"]
 
 
 class Vanished(RetryableError):
@@ -69,6 +69,17 @@ class Bucket:
     price: str | None
     active_s: int
     covered_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valued:
+    """What a record tells of its pool's tokens: what was worth how much, at which price of one in the other."""
+
+    timestamp: int
+    value_cents: int
+    amount0: int
+    amount1: int
+    sqrt_price_x96: int
 
 
 def joined(buckets: Iterable[Bucket]) -> list[Bucket]:

@@ -125,3 +125,44 @@ async def test_a_node_without_that_state_leaves_the_past_unpriced(lab: Lab) -> N
         assert (view["pnl"]["deposits"]["usd"], view["pnl"]["netUSD"]) == (None, None)
         assert view["pnl"]["impermanentLossUSD"] is not None
         assert view["earnedAmountUSD"] == "0.00"
+
+
+async def test_what_no_state_prices_is_asked_of_others(lab: Lab) -> None:
+    await lab.mine()
+    owner, pool = lab.owners[0], lab.pool("WETH", "USDC", 500)
+    tick = pool.align(lab.pool_state(pool).tick)
+    token_id = await lab.mint_now(owner, pool, tick - 3_000, tick + 3_000)
+    minted, minted_at = lab.head.hash, lab.head.timestamp
+    await lab.mine(3)
+    async with open_world(lab) as world:
+        assert world.book is not None
+        book = world.book
+        book.expect_then()
+        await world.open_owners([owner])
+        await world.remembered()
+        call = world.reader.call
+
+        async def pruned(calls: Any, block: Any, purpose: str) -> Any:
+            if block == minted:
+                raise HistoryPruned("missing trie node")
+            return await call(calls, block, purpose)
+
+        world.reader.call = pruned  # type: ignore[method-assign]
+        token = TokenId(token_id)
+        assert book.want_prices(token)
+        await lab.mine()
+        await world.keeper.until(lambda: book.then_query() is not None)
+        query = book.then_query()
+        assert query is not None
+        # Its time is known, from the block that nobody keeps the state of.
+        assert (query.at, query.positions) == (minted_at, (token,))
+        assert set(query.tokens) == set(query.pair) == {pool.token0.address.lower(), pool.token1.address.lower()}
+        assert book.want_prices(token)
+        prices = dict.fromkeys(query.tokens, 100 << 128)
+        book.absorb_then(query, prices, "defillama")
+        assert (book.then_query(), book.want_prices(token)) == (None, False)
+        life = book.life(token)
+        assert life is not None
+        view = view_of(world, token_id)
+        assert view["pnl"]["priceSources"] == {"defillama": 1}
+        assert view["pnl"]["deposits"]["usd"] == f"{life.deposited0 + life.deposited1}.00"

@@ -25,7 +25,7 @@ def _load(tmp_path: Path, text: str) -> Settings:
 def test_without_any_settings_oracles_and_pools_and_nobody_over_http(tmp_path: Path) -> None:
     settings = _load(tmp_path, CHAIN)
     assert settings.prices.order == ("chainlink", "pools", "coingecko", "defillama")
-    assert build_fetchers(settings.prices, {}) == []
+    assert build_fetchers(settings.prices, {}) == ([], None)
     prices = build_aggregator(ChainId(1), settings.chains[0], settings.prices, [])
     assert {address for address, _ in prices.plan().calls} >= {Address(FEED.lower())}
     assert hops_of(ChainId(1), settings.chains[0]) == [WETH.lower()]
@@ -65,7 +65,8 @@ refresh_s = 30
     assert prices.coingecko.platforms == {31337: "local"}
     assert "CG-secret" not in repr(settings)
     assert "pro-api" not in repr(settings)
-    assert len(build_fetchers(prices, {})) == 2
+    fetchers, then = build_fetchers(prices, {})
+    assert (len(fetchers), then is None) == (2, False)
 
 
 def test_sources_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

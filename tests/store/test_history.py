@@ -200,3 +200,36 @@ async def test_samples_for_the_windows_of_a_new_process(history: HistoryStore) -
         (n * 600, n, None, n) for n in (5, 11, 12, 14, 16, 17, 18)
     ]
     assert await history.samples((CHAIN, "other", HERE), [TokenId(7)], parts, below=19) == {}
+
+
+async def test_the_nearest_record_with_a_value(history: HistoryStore) -> None:
+    await history.write(
+        CHAIN,
+        None,
+        [
+            record(10, 1_000, value=50_000),
+            record(11, 1_100, value=None),
+            record(12, 1_150, value=9_999),
+            record(13, 1_300, value=60_000, token_id=8),
+            record(14, 1_220, value=70_000, token_id=9),
+        ],
+    )
+
+    async def near(at: int, *token_ids: int, within: int = 250, below: int = ALL) -> int | None:
+        tokens = [TokenId(token_id) for token_id in token_ids]
+        found = await history.nearest(PLACE, tokens, at=at, within=within, below=below)
+        return None if found is None else found.value_cents
+
+    # What has no value, or too small a one to tell prices by, is none.
+    assert await near(1_120, 7, 8) == 50_000
+    assert await near(1_210, 7, 8) == 60_000
+    assert (await near(1_210, 7), await near(1_210, 7, within=200)) == (50_000, None)
+    assert await near(1_210, 7, 8, below=13) == 50_000
+    found = await history.nearest(PLACE, [TokenId(8)], at=1_300, within=0, below=ALL)
+    assert found is not None
+    assert (found.timestamp, found.amount0, found.amount1, found.sqrt_price_x96) == (1_300, 2**127, 5, 2**160 - 1)
+    # Rolled up, too.
+    while await history.roll_up(CHAIN, Retention(minutes_until=2**40, hours_until=0, days_until=0)):
+        pass
+    assert await near(1_290, 7, 8) == 60_000
+    assert await history.nearest((CHAIN, KIND, "elsewhere"), [TokenId(8)], at=1_300, within=0, below=ALL) is None

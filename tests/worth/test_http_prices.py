@@ -17,7 +17,8 @@ from rtserver.worth.coingecko import PLATFORMS as COINGECKO_PLATFORMS
 from rtserver.worth.coingecko import CoinGecko
 from rtserver.worth.defillama import PLATFORMS as DEFILLAMA_PLATFORMS
 from rtserver.worth.defillama import DefiLlama
-from rtserver.worth.http_prices import FetchLimits, PriceFetcher
+from rtserver.worth.http_asker import FetchLimits, HttpAsker
+from rtserver.worth.http_prices import PriceFetcher
 from rtserver.worth.http_source import HttpSource, MalformedPrices
 from rtserver.worth.quotes import Quote
 
@@ -58,14 +59,20 @@ class Desk:
         self.now = 1000.0
         self.wanted: dict[ChainId, Sequence[Address]] = {MAINNET: [WBTC]}
         self.offered: list[tuple[ChainId, Mapping[Address, Quote]]] = []
+        self.asker = HttpAsker(
+            source.name,
+            base_url=server.url + "/api/v3/",
+            limits=limits,
+            clock=lambda: self.now,
+            jitter=lambda: 1.0,
+        )
         self.fetcher = PriceFetcher(
             source,
-            base_url=server.url + "/api/v3/",
+            self.asker,
             wanted=lambda: list(self.wanted.items()),
             offer=lambda chain_id, quotes: self.offered.append((chain_id, quotes)),
             limits=limits,
             clock=lambda: self.now,
-            jitter=lambda: 1.0,
         )
 
     async def step(self) -> float:
@@ -174,7 +181,7 @@ async def test_the_budget_is_kept_and_chains_take_turns(desk: Desk) -> None:
     desk.server.next(Answer(_prices))
     for _ in range(4):
         assert await desk.step() == 2.0  # 30 a minute
-        assert len(desk.server.asked) == desk.fetcher.requests
+        assert len(desk.server.asked) == desk.asker.requests
         desk.now += 1.0
         assert await desk.step() == 1.0
         desk.now += 1.0
@@ -183,7 +190,7 @@ async def test_the_budget_is_kept_and_chains_take_turns(desk: Desk) -> None:
     ]  # fmt: skip
     assert [len(_addresses(path)) for path in desk.server.asked] == [2, 2, 2, 1]
     assert await desk.step() == 1.0
-    assert desk.fetcher.requests == 4
+    assert desk.asker.requests == 4
 
 
 async def test_retry_after_is_kept(desk: Desk) -> None:
@@ -195,7 +202,7 @@ async def test_retry_after_is_kept(desk: Desk) -> None:
     desk.now += 1
     await desk.step()
     assert len(desk.offered) == 1
-    assert desk.fetcher.failures == 0
+    assert desk.asker.failures == 0
 
 
 async def test_retry_after_may_be_a_date_or_nonsense(desk: Desk) -> None:
@@ -228,7 +235,7 @@ async def test_pauses_double_up_to_five_minutes_and_end_with_the_first_answer(de
     assert desk.fetcher.is_away
     assert await desk.step() == 2.0
     assert len(desk.offered) == 1
-    assert desk.fetcher.failures == 0
+    assert desk.asker.failures == 0
 
 
 RUBBISH = {
@@ -257,7 +264,7 @@ RUBBISH = {
 async def test_rubbish_is_a_failure_and_nothing_more(desk: Desk, answer: Answer) -> None:
     desk.server.next(answer, Answer(COINGECKO_ANSWER))
     await desk.step()
-    assert (desk.offered, desk.fetcher.failures) == ([], 1)
+    assert (desk.offered, desk.asker.failures) == ([], 1)
     assert len(desk.server.asked) == 1
     await desk.turn()
     assert len(desk.offered) == 1
@@ -306,7 +313,7 @@ async def test_a_batch_that_is_refused_is_halved_and_grows_again(
     for _ in range(4):
         await desk.turn()
     assert [len(_addresses(path)) for path in server.asked[:4]] == [8, 4, 2, 1]
-    assert desk.fetcher.failures == 0
+    assert desk.asker.failures == 0
     for _ in range(80):
         desk.now += 1
         await desk.turn()
@@ -332,7 +339,7 @@ async def test_a_source_that_hangs_is_left(server: PriceServer, open_desk: Calla
     desk = open_desk(CoinGecko(COINGECKO_PLATFORMS, None, is_pro=False), limits)
     server.next(Answer(hangs=True))
     assert await desk.step() == 2.0
-    assert desk.fetcher.failures == 1
+    assert desk.asker.failures == 1
 
 
 async def test_nobody_there_is_a_failure_and_no_secret_is_logged(

@@ -13,7 +13,8 @@ from rtserver.obs.metrics import Metrics
 from rtserver.worth.build import watch_prices
 from rtserver.worth.chainlink import Feed
 from rtserver.worth.coingecko import CoinGecko
-from rtserver.worth.http_prices import FetchLimits, PriceFetcher
+from rtserver.worth.http_asker import FetchLimits, HttpAsker
+from rtserver.worth.http_prices import PriceFetcher
 
 from .price_server import Answer, PriceServer, price_server
 from .stage import BEGAN, CHAIN, DAI, USD, WETH, A, B, Stage, header, pool, quote, round_data, word
@@ -26,15 +27,22 @@ class Watch:
 
     def __init__(self, server: PriceServer) -> None:
         self.server, self.now, self.metrics = server, 1000.0, Metrics()
-        self.fetcher = PriceFetcher(
-            CoinGecko({CHAIN: "local"}, None, is_pro=False),
+        limits = FetchLimits(requests_per_minute=60, tokens_per_request=10, refresh_s=1)
+        self.asker = HttpAsker(
+            "coingecko",
             base_url=server.url,
-            wanted=lambda: [(CHAIN, [A])],
-            offer=self._take,
-            limits=FetchLimits(requests_per_minute=60, tokens_per_request=10, refresh_s=1),
+            limits=limits,
             clock=lambda: self.now,
             jitter=lambda: 1.0,
             metrics=self.metrics,
+        )
+        self.fetcher = PriceFetcher(
+            CoinGecko({CHAIN: "local"}, None, is_pro=False),
+            self.asker,
+            wanted=lambda: [(CHAIN, [A])],
+            offer=self._take,
+            limits=limits,
+            clock=lambda: self.now,
         )
 
     def _take(self, chain_id: ChainId, quotes: Mapping[Address, Any]) -> None:
@@ -43,10 +51,10 @@ class Watch:
     async def request(self, answer: Answer) -> None:
         """Let one request be answered like this."""
         self.server.next(answer)
-        before = self.fetcher.requests
+        before = self.asker.requests
         while True:
             wait_s = await self.fetcher.step()
-            if self.fetcher.requests > before:
+            if self.asker.requests > before:
                 return
             self.now += wait_s
 
@@ -81,7 +89,7 @@ async def test_each_end_of_a_request_is_counted_by_name(watch: Watch) -> None:
     for outcome, answer in ends:
         await watch.request(answer)
         assert watch.count(outcome) == 1, outcome
-    assert (watch.fetcher.requests, watch.fetcher.errors) == (5, 4)
+    assert (watch.asker.requests, watch.asker.errors) == (5, 4)
 
 
 async def test_age_and_breaker(watch: Watch) -> None:

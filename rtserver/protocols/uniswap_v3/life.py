@@ -13,11 +13,13 @@ from typing import Any, Final
 from ...domain.ids import BlockHash
 from ..earning import Life, LifeEvent, LifeKind
 
-__all__ = ["MAX_EVENTS", "Event", "Lifetime", "Unpaid", "kept_event", "restored_event"]
+__all__ = ["MAX_EVENTS", "NOTHING", "Event", "Lifetime", "Unpaid", "kept_event", "restored_event"]
 
 # Events that are kept one by one, 250 bytes each. Whoever compounds each hour has older ones after two weeks: of
 # those the sums stay, and what they were worth then is not told.
 MAX_EVENTS: Final = 400
+# The basis of an event that nobody could price.
+NOTHING: Final = "none"
 _KINDS: Final[tuple[LifeKind, ...]] = ("deposit", "withdrawal", "collect")
 _NOTHING: Final = (0,) * 6
 
@@ -165,7 +167,7 @@ def kept_event(event: Event) -> list[Any]:
     return [
         _KINDS.index(event.kind), event.number, event.block_hash, event.index, *amounts, event.timestamp, *prices,
         # What no node could tell, another one may.
-        None if event.basis == "none" else event.basis,
+        None if event.basis == NOTHING else event.basis,
     ]  # fmt: skip
 
 

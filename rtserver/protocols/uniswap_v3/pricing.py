@@ -1,24 +1,27 @@
 """What a position's tokens were worth at its own events, for those before it was followed.
 
 Read from the pools of that block: its own pool tells one token in the other, and a pool against a dollar token tells
-the rest. Only for positions that someone asked for, a read a block, and nobody waits for it; a node that keeps no
-state that old leaves it unknown.
+the rest. Only for positions that someone asked for, a read a block, and nobody waits for it. What no node's state tells
+is asked of whoever else may know (`then_query`), and else stays unknown.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from ...domain.ids import Address, BlockHash, SqrtPriceX96, TokenId
-from ..base import PastAnswer, PastQuery, QuotePool
+from ..base import PastAnswer, PastQuery, Prices, QuotePool, ThenQuery
 from . import reads
-from .life import Event, Lifetime
+from .life import NOTHING, Event, Lifetime
 from .living import Living
 from .state import Nft
 
 __all__ = ["Pricing", "cents_at"]
 
 _CENTS: Final = 100 << 128
+# Positions of the same pool of which something may have been kept that tells its prices.
+_MATES: Final = 20
 
 
 @dataclass(slots=True)
@@ -37,11 +40,21 @@ class Pricing(Living):
 
     _question: _Question | None = None
 
-    def want_prices(self, token_id: TokenId) -> None:
-        """Find out what a position's tokens were worth at its own events, where that is unknown."""
+    def want_prices(self, token_id: TokenId) -> bool:
+        """Find out what a position's tokens were worth at its own events; return whether that, or they, are still read.
+
+        By `past_query`, and by `then_query` what is not to be had so.
+        """
         nft = self._nfts.get(token_id)
-        if nft is not None and (life := nft.whole_life) is not None and any(map(_is_open, life.events)):
+        if nft is None:
+            return False
+        life = nft.whole_life
+        if life is None:
+            return token_id in self._load_life or token_id in self._unpaid
+        if any(map(_is_open, life.events)):
             self._unpriced[token_id] = None
+            return True
+        return any(one[1] is life for one in self._then)
 
     def past_query(self) -> PastQuery | None:
         """Return reads at an earlier block that are wanted, or None."""
@@ -97,11 +110,56 @@ class Pricing(Living):
             self._price_pools(cents, question.pools, answer.calls)
         pair = cents.get(nft.range.pool.token0), cents.get(nft.range.pool.token1)
         for event in question.events:
-            event.basis = "none" if None in pair else "pool"
+            event.basis = NOTHING if None in pair else "pool"
             event.cents0, event.cents1 = pair
             if answer is not None:
                 event.timestamp = answer.timestamp
         question.life.version += 1
+        if None in pair and answer is not None and self._expects_then:
+            self._then.append((nft, question.life, question.events, answer.timestamp))
+
+    # --- prices that no state tells -------------------------------------------------------------------
+
+    def expect_then(self) -> None:
+        """Note that somebody asks for `then_query`."""
+        self._expects_then = True
+
+    def then_query(self) -> ThenQuery | None:
+        """Return prices of an earlier time that no block's state told, or None."""
+        while self._then:
+            nft, life, events, at = self._then[0]
+            pool = nft.range.pool
+            known = {pool.token0: events[0].cents0, pool.token1: events[0].cents1}
+            decimals = {token: places for token in known if (places := self.decimals(token)) is not None}
+            missing = tuple(token for token in decimals if known[token] is None)
+            if self._nfts.get(nft.token_id) is nft and nft.life is life and missing:
+                mates = (mate for rng in pool.ranges.values() for mate in rng.nfts if mate != nft.token_id)
+                return ThenQuery(
+                    tokens=missing,
+                    decimals=decimals,
+                    at=at,
+                    pair=(pool.token0, pool.token1),
+                    positions=(nft.token_id, *islice(mates, _MATES)),
+                )
+            self._then.popleft()
+        return None
+
+    def absorb_then(self, query: ThenQuery, prices: Prices, source: str) -> None:
+        """Take what is known of them and who said so; those that are missing stay unknown."""
+        if not self._then:
+            return
+        nft, life, events, at = self._then[0]
+        pool = nft.range.pool
+        if (at, nft.token_id) != (query.at, query.positions[0]):
+            return  # it was forgotten meanwhile
+        self._then.popleft()
+        for event in events:
+            by_pool = event.cents0 is not None or event.cents1 is not None
+            event.cents0 = prices.get(pool.token0) if event.cents0 is None else event.cents0
+            event.cents1 = prices.get(pool.token1) if event.cents1 is None else event.cents1
+            if event.cents0 is not None and event.cents1 is not None:
+                event.basis = f"pool+{source}" if by_pool else source
+        life.version += 1
 
     def _price_pools(
         self, cents: dict[Address, int], pools: Sequence[QuotePool], slots: Sequence[bytes | None]

@@ -3,7 +3,7 @@
 Decides what is kept and what is dropped; never decodes a log or an answer.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -22,6 +22,8 @@ __all__ = ["FEE_TIERS", "Tracking"]
 
 # Fee tiers, in hundredths of a basis point, whose pools may price a token against a dollar token.
 FEE_TIERS: Final = (100, 500, 3000, 10000)
+# Blocks of events that may wait for somebody who knows prices of then; of more the first ones stay unpriced.
+_MOST_THEN: Final = 10_000
 
 
 class Tracking:
@@ -93,8 +95,10 @@ class Tracking:
         self._turns = 0
         # Events of blocks that were not evaluated yet.
         self._fresh_events: list[tuple[Nft, Event]] = []
-        # Positions whose events are to be priced.
+        # Positions whose events are to be priced; events that no block's state prices: of one block, with its time.
         self._unpriced: dict[TokenId, None] = {}
+        self._then: deque[tuple[Nft, Lifetime, list[Event], int]] = deque(maxlen=_MOST_THEN)
+        self._expects_then = False
         # Positions whose liquidity changed; those sampled since the last evaluation, before what happened to them;
         # those to be sampled for the first time; all, the next one first; time passed for them, in seconds × positions.
         self._resized: set[TokenId] = set()
