@@ -89,7 +89,7 @@ class Apart:
             before, cpu = self._resident_kib(), self.gateways_ns()
             await asyncio.gather(*(load.open() for load in loads))
             joined_us = (self.gateways_ns() - cpu) / 1e3
-            yield Clients(self, loads, (self._resident_kib() - before) / len(wanted), joined_us / sum(map(len, wanted)))
+            yield Clients(self, loads, (self._resident_kib() - before) / len(wanted), joined_us / len(wanted))
 
     def _resident_kib(self) -> int:
         return sum(resident_kib(gateway.pid) for gateway in self.gateways)
