@@ -7,7 +7,7 @@ So blocks come when they are wanted, and change every channel, by a patch of its
    grow, but for what Redis sends: each gateway hears every step.
 2. Beside one process: the same clients at one gateway and at a single process (bench.fanout_rtserver), in turns:
    CPU a frame, and from publishing to the last socket.
-3. The plan: sums with these figures (bench.scale_plan), and what computing costs (bench.recompute).
+3. The plan: sums with these figures (bench.scale_plan), and what an owner costs beside that (bench.scale_costs).
 
     python -m bench.scale [--gateways 1,2,4] [--clients 100,1000,4000] [--channels 500] [--turns 3] [--json]
 """
@@ -33,17 +33,16 @@ from bench.fanout_load import Loader, build_loader
 from bench.fanout_process import raise_file_limit
 from bench.fanout_scenarios import write_channels
 from bench.fanout_turns import open_seat
-from bench.recompute import measure as recompute
+from bench.scale_costs import POSITIONS, OwnerCosts, owner_costs
 from bench.scale_plan import Costs, Demand, plan
 from bench.scale_stage import LOAD_OPTIONS, Cell, channels_of, open_apart
 
 __all__ = ["main"]
 
-# A patch of the size that a moved position has.
-_PAD: Final = 300
+# What changes of an owner two of whose positions moved.
+_PAD: Final = 600
 _WARM_UP: Final = 10
 _WARM_UP_S: Final = 0.3
-_STATE_BYTES: Final = 950
 
 
 @dataclass(slots=True)
@@ -101,7 +100,7 @@ async def _pair(options: argparse.Namespace, loader: Loader, folder: Path, clien
     return pair
 
 
-def _costs(cells: Sequence[Cell], compute_us: float) -> Costs:
+def _costs(cells: Sequence[Cell], owner: OwnerCosts) -> Costs:
     """Return the slopes and intercepts of what was measured; each line through its first and its last point."""
     one = [cell for cell in cells if cell.gateways == cells[0].gateways]
     few, many = one[0], one[-1]
@@ -113,7 +112,7 @@ def _costs(cells: Sequence[Cell], compute_us: float) -> Costs:
     redis_out = (most.redis_out - few.redis_out) / more if more else few.redis_out / few.channels / few.gateways
     written = sum(cell.blocks + _WARM_UP for cell in one[1:]) * few.channels
     return Costs(
-        compute_us=compute_us,
+        compute_us=owner.compute_us,
         publish_us=statistics.median(cell.engine_us for cell in cells) / few.channels,
         redis_us=max(few.redis_us / few.channels - redis_gateway_us * few.gateways, 0.0),
         redis_gateway_us=max(redis_gateway_us, 0.0),
@@ -122,8 +121,10 @@ def _costs(cells: Sequence[Cell], compute_us: float) -> Costs:
         redis_entry=max((many.redis_memory - few.redis_memory) / written, 0.0) if written else few.redis_in,
         heard_us=max(heard_us, 0.0),
         frame_us=frame_us,
+        join_us=statistics.median(cell.join_us for cell in cells if cell.clients == many.clients),
         connection_kib=many.kib_per_connection,
-        state_bytes=_STATE_BYTES,
+        state_bytes=owner.state_bytes,
+        mirror_bytes=owner.mirror_bytes,
     )
 
 
@@ -161,10 +162,8 @@ async def _run(options: argparse.Namespace) -> int:
         folder = Path(name)
         cells = await _grow(options, loader, folder)
         pairs = [await _pair(options, loader, folder, clients) for clients in options.clients]
-    row = await asyncio.to_thread(recompute, "owners", positions=2000, blocks=16, in_range=0.7, owners=True, seed=1)
-    compute_us = statistics.median(row.read) + statistics.median(row.compute)
-    demand = Demand(moved=options.moved, block_s=options.block_s)
-    costs = _costs(cells, compute_us)
+    demand = Demand(positions=POSITIONS, moved=options.moved, block_s=options.block_s)
+    costs = _costs(cells, await asyncio.to_thread(owner_costs))
     result, lines = plan(costs, demand)
     if options.json:
         report: dict[str, Any] = {

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+import structlog
 import uvloop
 
 from bench.fanout_rtserver import CHAIN, KIND, STATE_BYTES
@@ -99,6 +100,8 @@ class ScriptedEngine:
 
 
 async def _main(url: str) -> None:
+    # The standard output is for the bench.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     gc.set_threshold(*COLLECTOR)
     broker = RedisBroker(url)
     lead = Lead(CHAIN)

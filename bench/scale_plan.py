@@ -21,8 +21,10 @@ class Costs:
         redis_entry: Bytes that Redis keeps of a change.
         heard_us: Gateway, a changed channel, however many listen.
         frame_us: Gateway, a frame to a client.
+        join_us: Gateway, a client that comes or comes back.
         connection_kib: Gateway, a client.
-        state_bytes: A channel's state, and its mirror at a gateway.
+        state_bytes: An owner's state as JSON, in Redis.
+        mirror_bytes: The same at a gateway, as objects.
     """
 
     compute_us: float
@@ -34,8 +36,10 @@ class Costs:
     redis_entry: float
     heard_us: float
     frame_us: float
+    join_us: float
     connection_kib: float
     state_bytes: float
+    mirror_bytes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class Demand:
         moved: The share of owners that a block changes.
         block_s: Seconds between blocks.
         within_s: From publishing until the last socket.
+        back_s: After the end of a gateway until the others have all of its clients.
         kept_s: For how long Redis keeps changes.
     """
 
@@ -58,6 +63,7 @@ class Demand:
     moved: float = 0.25
     block_s: float = 12.0
     within_s: float = 1.0
+    back_s: float = 10.0
     kept_s: float = 120.0
 
 
@@ -79,18 +85,24 @@ def plan(costs: Costs, demand: Demand) -> tuple[dict[str, Any], list[str]]:
     if heard_s >= within:
         lines.append(f"A gateway hears {changed:,.0f} × {costs.heard_us:.1f} µs = {heard_s:.2f} s: over {within:g} s.")
         return {"gateways": None}, lines
-    gateways = math.ceil(sent_s / (within - heard_s))
-    lines.append(
+    for_blocks = math.ceil(sent_s / (within - heard_s))
+    joins_s = demand.clients * costs.join_us / 1e6
+    for_ends = math.ceil(0.5 + math.sqrt(0.25 + joins_s / demand.back_s))
+    gateways = max(for_blocks, for_ends)
+    lines += [
         f"Gateways: each hears all, {changed:,.0f} × {costs.heard_us:.1f} µs = {heard_s:.2f} s; all send"
         f" {frames:,.0f} × {costs.frame_us:.1f} µs = {sent_s:.2f} s; {sent_s:.2f} / ({within:g} − {heard_s:.2f}) →"
-        f" {gateways} gateways of a core each, {demand.clients / gateways:,.0f} clients on each."
-    )
+        f" {for_blocks} for the blocks.",
+        f"  If one ends, the others have its clients after {demand.back_s:g} s: {demand.clients:,} ×"
+        f" {costs.join_us:.0f} µs = {joins_s:.0f} s; {joins_s:.0f} / (n (n − 1)) ≤ {demand.back_s:g} → {for_ends}."
+        f" So {gateways} of a core each, {demand.clients / gateways:,.0f} clients on each.",
+    ]
     busy = (heard_s + sent_s / gateways) / demand.block_s
     mirrors = min(demand.owners, demand.clients / gateways)
-    memory_gib = (demand.clients / gateways * costs.connection_kib + mirrors * costs.state_bytes / 1024) / 1024**2
+    memory_gib = (demand.clients / gateways * costs.connection_kib + mirrors * costs.mirror_bytes / 1024) / 1024**2
     lines.append(
         f"  Each is busy for {busy:.0%} of the time, and takes {demand.clients / gateways:,.0f} ×"
-        f" {costs.connection_kib:.1f} KiB + {mirrors:,.0f} × {costs.state_bytes:,.0f} B = {memory_gib:.2f} GiB"
+        f" {costs.connection_kib:.1f} KiB + {mirrors:,.0f} × {costs.mirror_bytes:,.0f} B = {memory_gib:.2f} GiB"
         " (without the kernel's socket buffers)."
     )
 

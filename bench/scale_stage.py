@@ -49,6 +49,7 @@ class Cell:
     redis_out: float
     redis_memory: int
     kib_per_connection: float
+    join_us: float
     last_ms: tuple[float, ...]
 
     @property
@@ -85,12 +86,17 @@ class Apart:
                 options = [*LOAD_OPTIONS, *write_channels(own, mine)]
                 loading = start_load(loader, port, len(mine), own, name=f"gateway {index}", options=options)
                 loads.append(await stack.enter_async_context(loading))
-            before = self._resident_kib()
+            before, cpu = self._resident_kib(), self.gateways_ns()
             await asyncio.gather(*(load.open() for load in loads))
-            yield Clients(self, loads, (self._resident_kib() - before) / len(wanted))
+            joined_us = (self.gateways_ns() - cpu) / 1e3
+            yield Clients(self, loads, (self._resident_kib() - before) / len(wanted), joined_us / len(wanted))
 
     def _resident_kib(self) -> int:
         return sum(resident_kib(gateway.pid) for gateway in self.gateways)
+
+    def gateways_ns(self) -> int:
+        """Return the CPU time of all gateways."""
+        return sum(cpu_ns(gateway.pid) for gateway in self.gateways)
 
     async def channels(self) -> int:
         """Return how many channels the engine has open."""
@@ -100,10 +106,11 @@ class Apart:
 class Clients:
     """Clients at all gateways."""
 
-    def __init__(self, apart: Apart, loads: Sequence[Load], kib_per_connection: float) -> None:
+    def __init__(self, apart: Apart, loads: Sequence[Load], kib_per_connection: float, join_us: float) -> None:
         self._apart = apart
         self._loads = loads
         self._kib_per_connection = kib_per_connection
+        self._join_us = join_us
 
     async def blocks(self, count: int, interval_s: float, pad: int) -> Cell:
         """Have blocks published that change every channel, and return what they cost.
@@ -145,13 +152,13 @@ class Clients:
             redis_out=(after["total_net_output_bytes"] - facts["total_net_output_bytes"]) / count,
             redis_memory=int(after["used_memory"]),
             kib_per_connection=self._kib_per_connection,
+            join_us=self._join_us,
             last_ms=tuple(lasts.values()),
         )
 
     def _cpu(self) -> tuple[int, int, int]:
         apart = self._apart
-        gateways = sum(cpu_ns(gateway.pid) for gateway in apart.gateways)
-        return cpu_ns(apart.engine.pid), cpu_ns(apart.redis.pid), gateways
+        return cpu_ns(apart.engine.pid), cpu_ns(apart.redis.pid), apart.gateways_ns()
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_the_readme_has_these_rows() -> None:
     """Its figures are `python -m bench.faults`; its faults, and what clients see of them, are proved here."""
-    lines = README.read_text().partition("### What happens when things fail")[2].partition("\n## ")[0].splitlines()
+    lines = README.read_text().partition("### What happens when things fail")[2].partition("\n##")[0].splitlines()
     cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     assert [(each[0], each[1]) for each in cells[1:]] == [(row.fault, row.sees) for row in ROWS]
 
