@@ -23,7 +23,7 @@ from rtserver.domain.diff import EncodedPatch, State
 from rtserver.domain.ids import BlockHash
 from rtserver.domain.update import BlockUpdate
 from rtserver.edge.rest import ServedChain
-from rtserver.leads import Lead, describe_forever
+from rtserver.leads import Lead, lead_all
 from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
@@ -111,8 +111,7 @@ async def _main(url: str) -> None:
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
     served: dict[int, ServedChain] = {CHAIN: ServedChain(CHAIN, _NAME, [protocol], _HOUR_S)}
     async with asyncio.TaskGroup() as group:
-        (leader,) = lead.leaders
-        tasks = [group.create_task(leader.run()), group.create_task(describe_forever(broker, served))]
+        tasks = lead_all(group, [lead], broker, served, 1)
         await obey(0, engine.handle)
         for task in tasks:
             task.cancel()
