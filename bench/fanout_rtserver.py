@@ -163,7 +163,7 @@ async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     gc.set_threshold(*COLLECTOR)
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
     budgets = local_budgets(hub.limits)
-    rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", (), budgets)
+    rest = Rest(hub, {CHAIN: ServedChain(CHAIN, "bench", [protocol], _HOUR_S)}, "bench", (), budgets, metrics)
     sockets = Sockets(hub, rest, ("*",), budgets)
     app = web.Application(middlewares=[problem_middleware(metrics, ("*",))])
     app.add_routes([*rest.routes(), *sockets.routes()])

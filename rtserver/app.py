@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from . import __version__
+from .broker.answering import Answering
 from .chain.linker import Linker
 from .chain.reader import ChainReader
 from .chain.rpc import make_endpoint
@@ -39,7 +40,7 @@ from .history.reading import ChainHistory, Histories
 from .history.then import HistoryThen
 from .hub.hub import Hub
 from .hub.limits import Limits
-from .leads import Lead, Leads, claim_shards, lead_all
+from .leads import Lead, Leads, claim_shards, lead_all, reckoner
 from .obs.collector import Collector
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
@@ -312,17 +313,24 @@ def _build(
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
         for chain in chains
     }
+    earnings, past = _told(chains, records, settings)
+    fetchers, prices = _sources(settings, chains, metrics, records)
+    built = build_application(hub, served, settings, metrics, __version__, prices, earnings, past)
+    return chains, fetchers, hub, *built
+
+
+def _told(
+    chains: list[_Chain], records: "HistoryStore | None", settings: Settings
+) -> tuple[BookEarnings, Histories | None]:
+    """Return what is told beside channels: what positions earned, and their past where it is recorded."""
     by_id = {chain.chain_id: chain for chain in chains}
     earnings = BookEarnings(
         {chain.chain_id: chain.books for chain in chains}, lambda chain_id: by_id[chain_id].prices.prices
     )
-    past: Histories | None = None
-    if records is not None:
-        kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
-        past = Histories(records, kept, settings.history.every_s)
-    fetchers, prices = _sources(settings, chains, metrics, records)
-    built = build_application(hub, served, settings, metrics, __version__, prices, earnings, past)
-    return chains, fetchers, hub, *built
+    if records is None:
+        return earnings, None
+    kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
+    return earnings, Histories(records, kept, settings.history.every_s)
 
 
 def _sources(
@@ -405,6 +413,11 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             lead.begin(chain.name, about.kinds, chain.runner, broker, metrics)
             served[chain.chain_id] = about
             chains.append(chain)
+        earnings, past = _told(chains, records, settings)
+        answering: list[Answering] = []
+        for chain, lead in zip(chains, leads, strict=True):
+            reckon = reckoner(chain.chain_id, served[chain.chain_id].kinds, earnings, past)
+            answering += lead.answer(reckon, partial(_is_at_rest, chain), metrics)
         fetchers, prices = _sources(settings, chains, metrics, records)
         health = Health(Leads(leads), served, metrics, prices, process_of(settings))
         app = web.Application(middlewares=[problem_middleware(metrics, settings.origins, Proxies(()))])
@@ -414,6 +427,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             async with asyncio.TaskGroup() as group:
                 tasks = _follow(group, chains, fetchers)
                 tasks += lead_all(group, leads, broker, served, settings.shards.count)
+                tasks += [group.create_task(one.run(), name="answers") for one in answering]
                 await stop.wait()
                 health.is_draining = True
                 log.info("shutting down")
@@ -425,6 +439,10 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         await _close(chains, store)
         if broker is not None:
             await broker.aclose()
+
+
+def _is_at_rest(chain: _Chain) -> bool:
+    return chain.runner.is_at_rest
 
 
 def _both(chain: _Chain, lead: Lead) -> dict[str, Any]:

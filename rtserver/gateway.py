@@ -1,17 +1,22 @@
-"""The role `gateway`: clients and REST in front of engines that are reached over Redis. Knows no node and no store."""
+"""The role `gateway`: clients and REST in front of engines that are reached over Redis. Knows no
+node; of a store it reads the past, and nothing else.
+"""
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from . import __version__
+from .broker.asking import Asking
 from .broker.checks import look_at_redis, shown_url
 from .broker.following import Follower
 from .broker.ports import BrokerAway
 from .broker.rates import RedisRates
+from .broker.redis_asks import RedisAsks
 from .broker.redis_link import RedisBroker
 from .config import Settings
 from .domain.errors import ConfigError
@@ -19,14 +24,19 @@ from .domain.ids import ChainId
 from .domain.shards import label_of, shard_of
 from .edge.application import build_application
 from .edge.budgets import shared_budgets
+from .edge.earnings import EngineEarnings
 from .edge.rest import ServedChain
 from .edge.ws import tick_forever
+from .history.apart import PastApart
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .hub.relay import Relay
 from .obs.metrics import Metrics
 from .protocols.channels import Channel
 from .serving import OnReady, drain, listening
+
+if TYPE_CHECKING:
+    from .store.database import Database
 
 __all__ = ["Relays", "open_broker", "run_gateway"]
 
@@ -37,11 +47,12 @@ _LOOK_S: Final = 2.0
 
 
 class Relays:
-    """Sends wishes to the relay of their chain and shard."""
+    """Sends wishes to the relay of their chain and shard, and what is asked beside them to the engine of it."""
 
     def __init__(self) -> None:
-        # By chain; a relay for each shard.
+        # By chain; one for each shard.
         self.by_chain: dict[ChainId, list[Relay]] = {}
+        self.asking_by_chain: dict[ChainId, list[Asking]] = {}
 
     def _of(self, channel: Channel) -> Relay:
         relays = self.by_chain[channel.chain_id]
@@ -54,6 +65,11 @@ class Relays:
     def unwant(self, channel: Channel) -> None:
         """Close a channel."""
         self._of(channel).unwant(channel)
+
+    def asking(self, channel: Channel) -> Asking | None:
+        """Return who asks the engine that a channel comes from; None while nobody follows its chain."""
+        asking = self.asking_by_chain.get(channel.chain_id)
+        return None if asking is None else asking[shard_of(channel.name, len(asking))]
 
     def report(self, chain_id: ChainId) -> dict[str, Any]:
         """Return what the health report says of a chain: of each shard where there are several."""
@@ -93,14 +109,24 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         ConfigError: The port is taken, or there is no Redis.
     """
     broker = await open_broker(settings)
+    database = None
     try:
         metrics = Metrics()
-        relays = Relays()
         limits = Limits(**settings.limits.model_dump())
+        relays = Relays()
         hub = Hub(relays, limits, metrics)
         served: dict[int, ServedChain] = {}
-        budgets = shared_budgets(limits, RedisRates(broker), metrics)
-        app, health, sockets = build_application(hub, served, settings, metrics, __version__, budgets=budgets)
+        database = _open_history(settings)
+        app, health, sockets = build_application(
+            hub,
+            served,
+            settings,
+            metrics,
+            __version__,
+            earnings=EngineEarnings(relays.asking),
+            past=None if database is None else _past(database, relays, served),
+            budgets=shared_budgets(limits, RedisRates(broker), metrics),
+        )
         async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", role="gateway", url=url)
             async with asyncio.TaskGroup() as group:
@@ -115,7 +141,35 @@ async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady
                 for task in tasks:
                     task.cancel()
     finally:
+        if database is not None:
+            await database.close()
         await broker.aclose()
+
+
+def _open_history(settings: Settings) -> "Database | None":
+    """Return the database that engines write the past to, if the settings name one; it is opened when it is read.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    store = settings.store
+    if not (store.enabled and settings.history.enabled) or (store.url is None and store.path is None):
+        return None
+    # Imported only here: SQLAlchemy takes a third of a second, and not everyone has a store.
+    from .store.database import Database, sqlite_url
+
+    url = store.url.get_secret_value() if store.url is not None else ""
+    return Database(url if store.path is None else sqlite_url(store.path))
+
+
+def _past(database: "Database", relays: Relays, served: Mapping[int, ServedChain]) -> PastApart:
+    from .store.history import HistoryStore
+
+    def identity(chain_id: ChainId, kind: str) -> str:
+        found = next(one for one in served[chain_id].protocols if one["kind"] == kind)
+        return found["positionManager"].lower()
+
+    return PastApart(HistoryStore(database), relays.asking, identity)
 
 
 async def _find_chains(
@@ -163,7 +217,7 @@ class _Chain:
 
     async def follow(self, group: asyncio.TaskGroup, shards: int) -> None:
         """Follow a chain that is spread over so many shards; anew where these were others before."""
-        if len(self._tasks) == shards:
+        if len(self._relays.by_chain.get(self.chain_id, ())) == shards:
             return
         # Ended first: what a gateway wishes for is known by its id.
         for task in self._tasks:
@@ -184,12 +238,14 @@ class _Chain:
         if before:
             self._hub.forget_heads(self.chain_id)
         gateway = secrets.token_hex(8)
-        self._tasks = [
-            group.create_task(self._follower(relay, shard, shards, gateway).run(), name=f"chain {self._name} {shard}")
-            for shard, relay in enumerate(fresh)
-        ]
-
-    def _follower(self, relay: Relay, shard: int, shards: int, gateway: str) -> Follower:
-        link = self._broker.chain(self.chain_id, shard, shards)
-        name = self._name if shards == 1 else f"{self._name} {shard}/{shards}"
-        return Follower(name=name, link=link, relay=relay, gateway=gateway)
+        self._tasks = []
+        asking = []
+        for shard, relay in enumerate(fresh):
+            link = self._broker.chain(self.chain_id, shard, shards)
+            name = self._name if shards == 1 else f"{self._name} {shard}/{shards}"
+            follower = Follower(name=name, link=link, relay=relay, gateway=gateway)
+            head = partial(self._hub.shard_head, self.chain_id, label_of(shard, shards))
+            asking.append(Asking(name=name, link=RedisAsks(link), head=head, metrics=self._metrics))
+            self._tasks.append(group.create_task(follower.run(), name=f"chain {name}"))
+            self._tasks.append(group.create_task(asking[-1].run(), name=f"asks {name}"))
+        self._relays.asking_by_chain[self.chain_id] = asking

@@ -1,25 +1,34 @@
 """The role `engine`: what stands where the hub stands in a single process. Computes nothing itself."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, assert_never
 
+import orjson
+
+from .broker.answering import Answering
+from .broker.asks import parse_key
 from .broker.leading import Engine, Leader, LeadLimits
 from .broker.ports import BrokerAway
+from .broker.redis_asks import RedisAsks
 from .broker.redis_link import RedisBroker
 from .domain.chain import Header
 from .domain.errors import ConfigError
 from .domain.ids import ChainId
 from .domain.shards import ONE, Shards, shard_of
 from .domain.update import BlockUpdate
+from .edge.earnings import BookEarnings
 from .edge.rest import ServedChain
+from .history.apart import past_answer
+from .history.reading import Histories
 from .hub.ledger import Ledger
 from .obs.metrics import Metrics
 from .protocols.channels import Channel
 from .store.values import KeptStream
 
-__all__ = ["Lead", "Leads", "claim_shards", "lead_all"]
+__all__ = ["Lead", "Leads", "claim_shards", "lead_all", "reckoner"]
 
 # Also after a Redis that was emptied gateways soon know what there is.
 _DESCRIBE_S: Final = 5.0
@@ -38,6 +47,7 @@ class Lead:
         self._shards = shards
         self._ledgers = {shard: Ledger(chain_id) for shard in shards.mine}
         self._leaders: dict[int, Leader] = {}
+        self._answering: list[Answering] = []
 
     @property
     def ledger(self) -> Ledger:
@@ -60,12 +70,13 @@ class Lead:
     ) -> None:
         """Join the streams to whoever computes and to whoever listens."""
         count = self._shards.count
+        self._links = {shard: broker.chain(self.chain_id, shard, count) for shard in self._ledgers}
         self._leaders = {
             shard: Leader(
                 chain_id=self.chain_id,
                 name=name if count == 1 else f"{name} {shard}/{count}",
                 kinds=kinds,
-                link=broker.chain(self.chain_id, shard, count),
+                link=self._links[shard],
                 ledger=ledger,
                 engine=engine,
                 metrics=metrics,
@@ -74,8 +85,37 @@ class Lead:
             for shard, ledger in self._ledgers.items()
         }
 
+    def answer(
+        self, reckon: Callable[[str], bytes | None], is_at_rest: Callable[[], bool], metrics: Metrics
+    ) -> Sequence[Answering]:
+        """Return what answers gateways, for each shard that this engine is in charge of; these are to be run.
+
+        Args:
+            reckon: Returns the answer to a key as of the newest step.
+            is_at_rest: Returns whether all that is known of the chain is in that.
+            metrics: Where answers are counted.
+        """
+        self._answering = [
+            Answering(
+                name=leader.name,
+                link=RedisAsks(self._links[shard]),
+                reckon=reckon,
+                head=partial(_head_of, self._ledgers[shard]),
+                token=partial(_token_of, leader),
+                is_at_rest=is_at_rest,
+                metrics=metrics,
+            )
+            for shard, leader in self._leaders.items()
+        ]
+        return self._answering
+
     def publish(self, update: BlockUpdate) -> None:
         """Take a step."""
+        self._publish(update)
+        for answering in self._answering:
+            answering.published()
+
+    def _publish(self, update: BlockUpdate) -> None:
         if len(self._leaders) == 1:
             for leader in self._leaders.values():
                 leader.publish(update)
@@ -110,6 +150,14 @@ class Lead:
         }
 
 
+def _head_of(ledger: Ledger) -> Header | None:
+    return ledger.head
+
+
+def _token_of(leader: Leader) -> str | None:
+    return leader.token
+
+
 class Leads:
     """Where all chains of an engine are, for its health."""
 
@@ -123,6 +171,28 @@ class Leads:
     def head_age_ms(self, chain_id: ChainId) -> int | None:
         """Return its age."""
         return self._ledgers[chain_id].head_age_ms()
+
+
+def reckoner(
+    chain_id: ChainId, kinds: frozenset[str], earnings: BookEarnings, past: Histories | None
+) -> Callable[[str], bytes | None]:
+    """Return what computes the answers of one chain, as JSON; None for a key that is unknown here."""
+
+    def reckon(key: str) -> bytes | None:
+        asked = parse_key(key)
+        if asked is None or asked[1] not in kinds:
+            return None
+        kind, protocol, token_id = asked
+        match kind:
+            case "brief" | "full":
+                return orjson.dumps(dict(earnings.of(chain_id, protocol, token_id, is_brief=kind == "brief")))
+            case "past":
+                unwritten = None if past is None else past.unwritten(chain_id, protocol, token_id)
+                return past_answer(unwritten, is_kept=past is not None)
+            case _:
+                assert_never(kind)
+
+    return reckon
 
 
 async def claim_shards(broker: RedisBroker, chain_id: int, name: str, count: int) -> None:

@@ -146,6 +146,16 @@ class Leader:
         """Return whether this engine publishes, as far as it knows."""
         return self._token is not None
 
+    @property
+    def name(self) -> str:
+        """Return what it is called in logs and metrics."""
+        return self._name
+
+    @property
+    def token(self) -> str | None:
+        """Return what proves that this engine is in charge; None while it is not, as far as it knows."""
+        return self._token
+
     def report(self) -> dict[str, object]:
         """Return what the health report says."""
         return {"inCharge": self.is_in_charge, "gateways": len(self._by_gateway), "queuedSteps": len(self._queue)}

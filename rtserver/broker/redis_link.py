@@ -106,8 +106,13 @@ class RedisLink:
         # Of each gateway, the version of its wishes that was written last.
         self._versions: dict[str, str] = {}
 
-    async def _run(self, script: Script, *args: Any) -> Any:
+    async def run(self, script: Script, *args: Any) -> Any:
+        """Run a script on the chain's keys, the prefix of which is its first argument; raises BrokerAway."""
         return await self._nodes.run(script, self._keys, self._prefix, *args)
+
+    def listen(self, name: str) -> AsyncIterator[bytes | None]:
+        """Yield None once a subscription stands, then payloads; raises BrokerAway when it ends."""
+        return self._nodes.listen(self._prefix + name)
 
     async def is_led(self) -> bool:
         """Return whether an engine has the lease; raises BrokerAway."""
@@ -116,22 +121,22 @@ class RedisLink:
 
     async def wipe(self) -> None:
         """Forget everything but the generation, unless an engine has the lease; raises BrokerAway."""
-        await self._run(WIPE)
+        await self.run(WIPE)
 
     # --- the engine's side ----------------------------------------------------------------------------
 
     async def acquire(self, holder: str, ttl_ms: int) -> str | None:
         """Take the lease; see the port."""
-        token = await self._run(ACQUIRE, holder, ttl_ms)
+        token = await self.run(ACQUIRE, holder, ttl_ms)
         return None if token is None else token.decode()
 
     async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
         """Keep the lease; see the port."""
-        return bool(await self._run(RENEW, token, _holder(token), ttl_ms, number))
+        return bool(await self.run(RENEW, token, _holder(token), ttl_ms, number))
 
     async def release(self, token: str) -> None:
         """Give the lease back."""
-        await self._run(RELEASE, token)
+        await self.run(RELEASE, token)
 
     async def publish(self, token: str, number: int, step: Step) -> None:
         """Write and notify in one script; see the port."""
@@ -145,13 +150,13 @@ class RedisLink:
         opened = set(step.opened)
         for channel, one in step.snapshots.items():
             args += (channel, int(channel in opened), one.epoch, one.seq, one.tag, one.at_ms, one.state)
-        answer = await self._run(PUBLISH, *args)
+        answer = await self.run(PUBLISH, *args)
         if answer not in (b"ok", b"taken"):
             raise Fenced(f"step {number} was refused: {answer.decode()}")
 
     async def close(self, token: str, channels: Iterable[str]) -> list[str]:
         """Remove channels that nobody wishes for; see the port."""
-        answer = await self._run(CLOSE, token, *channels)
+        answer = await self.run(CLOSE, token, *channels)
         if answer == b"fenced":
             raise Fenced("another engine is in charge")
         return [name.decode() for name in answer]
@@ -168,7 +173,7 @@ class RedisLink:
             answers = dict(zip(versions, await pipe.execute(), strict=True)) if versions else {}
         gone = [name for name, answer in answers.items() if not answer]
         if gone:
-            await self._run(FORGET, *gone)
+            await self.run(FORGET, *gone)
         return Interests(
             versions={name: version for name, version in versions.items() if name not in gone},
             changed={
@@ -180,7 +185,7 @@ class RedisLink:
 
     async def wishes(self) -> AsyncIterator[Sequence[str]]:
         """Yield what gateways begin to wish for; see the port."""
-        async for payload in self._nodes.listen(self._prefix + "wishes"):
+        async for payload in self.listen("wishes"):
             yield () if payload is None else _NAMES.decode(payload)
 
     # --- a gateway's side -----------------------------------------------------------------------------
@@ -190,7 +195,7 @@ class RedisLink:
         added, removed = list(add), list(remove)
         version = secrets.token_hex(6)
         before = self._versions.get(gateway, "")
-        are_all_there = bool(await self._run(WISH, gateway, ttl_ms, version, before, len(added), *added, *removed))
+        are_all_there = bool(await self.run(WISH, gateway, ttl_ms, version, before, len(added), *added, *removed))
         if added or removed or not are_all_there:
             self._versions[gateway] = version
         return are_all_there
@@ -203,7 +208,7 @@ class RedisLink:
 
     async def steps(self) -> AsyncIterator[Heard | None]:
         """Yield steps as they are published; see the port."""
-        async for payload in self._nodes.listen(self._prefix + "steps"):
+        async for payload in self.listen("steps"):
             yield None if payload is None else decode_heard(payload)
 
     async def read(self, places: Mapping[str, Place]) -> Reading:
@@ -211,7 +216,7 @@ class RedisLink:
         args: list[Any] = []
         for channel, place in places.items():
             args += (channel, *(place or ("", "")))
-        answer = await self._run(READ, *args)
+        answer = await self.run(READ, *args)
         if not answer:
             return Reading()
         run, number, is_complete, header, age_ms, *found = answer

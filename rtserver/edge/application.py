@@ -14,6 +14,7 @@ from .earnings import Earnings
 from .health import Health, process_of
 from .history import HistoryApi, PastReader
 from .pages import page_routes
+from .past_answers import PastAnswers
 from .prices import PricesApi
 from .problems import problem_middleware
 from .proxies import Proxies
@@ -48,7 +49,7 @@ def build_application(
         budgets: What addresses may do; None for accounts of this process alone.
     """
     budgets = budgets or local_budgets(hub.limits)
-    rest = Rest(hub, served, version, settings.dashboard.owners, budgets, earnings)
+    rest = Rest(hub, served, version, settings.dashboard.owners, budgets, metrics, earnings)
     health = Health(hub, served, metrics, prices, process_of(settings))
     sockets = Sockets(hub, rest, settings.origins, budgets)
     app = web.Application(
@@ -56,7 +57,7 @@ def build_application(
     )
     app.add_routes([*rest.routes(), *PricesApi(rest).routes(), *sockets.routes(), *docs_routes(version)])
     app.add_routes(health.routes(with_metrics=settings.ops.port is None))
-    app.add_routes(HistoryApi(rest, past).routes())
+    app.add_routes(HistoryApi(rest, past, PastAnswers(rest.head_hash, metrics)).routes())
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
     return app, health, sockets

@@ -1,14 +1,19 @@
-"""What positions have earned over time: a port that app joins, and what books and prices say of it."""
+"""What positions have earned over time: a port that is joined at the start; what books and prices say of it, and what
+an engine elsewhere says.
+"""
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
+from ..broker.asks import AskKind, ask_key
 from ..domain.diff import JsonValue
 from ..domain.ids import ChainId, TokenId
 from ..protocols.base import Book, Prices
+from ..protocols.channels import Channel
 from ..worth.earnings import earnings_view, glance_view
 
-__all__ = ["UNKNOWN", "BookEarnings", "Earnings", "NoEarnings"]
+__all__ = ["UNKNOWN", "BookEarnings", "Earned", "Earnings", "EngineEarnings", "NoEarnings", "PositionKey"]
 
 # Each of these is null rather than wrong.
 UNKNOWN: Final[Mapping[str, JsonValue]] = {
@@ -19,26 +24,34 @@ UNKNOWN: Final[Mapping[str, JsonValue]] = {
     "earned": None,
     "earnedAmountUSD": None,
 }
+# Reckoning a position takes up to 0.1 ms: blocks don't wait for more than ten.
+_RECKONED_AT_ONCE: Final = 100
+
+# A position: protocol and token id.
+PositionKey: TypeAlias = tuple[str, TokenId]
+# What is known of one, by the names in UNKNOWN; those that are missing are not known.
+Earned: TypeAlias = Mapping[str, JsonValue]
 
 
 class Earnings(Protocol):
     """Reckons what positions have earned."""
 
-    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Mapping[str, JsonValue]:
-        """Return what is known of a position, by the names in UNKNOWN; those that are missing are not known.
+    async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
+        """Return what is known of positions that an open channel shows, in their order.
 
         `apr` is the rate of one window as text ("15.5%"), `aprs` the windows by name, `poolApr` the pool's own,
-        `pnl` profit and loss, `earned` and `earnedAmountUSD` fees and rewards over life. As of the head; waits for
-        nothing. `is_brief` asks for `apr` and `earnedAmountUSD` alone.
+        `pnl` profit and loss, `earned` and `earnedAmountUSD` fees and rewards over life. All of it is as of the head at
+        the time of return, unless the head moved while so many were reckoned. `is_brief` asks for `apr` and
+        `earnedAmountUSD` alone. Waits for seconds at most.
         """
 
 
 class NoEarnings:
     """Knows nothing."""
 
-    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Mapping[str, JsonValue]:
-        """Return nothing."""
-        return {}
+    async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
+        """Return nothing of each."""
+        return [{} for _ in keys]
 
 
 class BookEarnings:
@@ -53,7 +66,16 @@ class BookEarnings:
         self._books = books
         self._prices = prices
 
-    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Mapping[str, JsonValue]:
+    async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
+        """Return what is known; see the port. Of up to a hundred positions without letting anything else happen."""
+        found = []
+        for index, (protocol, token_id) in enumerate(keys):
+            if index and index % _RECKONED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            found.append(self.of(channel.chain_id, protocol, token_id, is_brief=is_brief))
+        return found
+
+    def of(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Earned:
         """Return what is known of a position; who asks for all of it has prices of then looked up for the next time."""
         book, prices = self._books[chain_id][protocol], self._prices(chain_id)
         earnings = book.earnings(token_id)
@@ -61,3 +83,31 @@ class BookEarnings:
             return glance_view(earnings, prices)
         book.want_prices(token_id)
         return earnings_view(earnings, book.life(token_id), prices)
+
+
+class Asked(Protocol):
+    """Answers of an engine; see broker.asking."""
+
+    async def get(self, keys: Sequence[str]) -> Mapping[str, Any]:
+        """Return the answers that are to be had, all of the head on return."""
+
+
+class EngineEarnings:
+    """What the engines say that compute a chain.
+
+    Args:
+        asked: Returns who asks the engine that a channel comes from; None where there is none.
+    """
+
+    def __init__(self, asked: Callable[[Channel], Asked | None]) -> None:
+        self._asked = asked
+
+    async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
+        """Return what the engine says; see the port. Nothing of those that it doesn't answer for in time."""
+        asked = self._asked(channel)
+        if asked is None or not keys:
+            return [{} for _ in keys]
+        kind: AskKind = "brief" if is_brief else "full"
+        names = [ask_key(kind, *key) for key in keys]
+        found = await asked.get(names)
+        return [found.get(name, {}) for name in names]

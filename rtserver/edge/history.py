@@ -14,6 +14,7 @@ from ..domain.diff import JsonObject
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId, TokenId
 from .pages import is_unchanged
+from .past_answers import PastAnswer, PastAnswers
 from .rest import Rest
 
 __all__ = ["HistoryApi", "PastReader"]
@@ -41,11 +42,13 @@ class HistoryApi:
     Args:
         rest: The rest of REST.
         past: Where the past is read; None where none is kept.
+        answers: Those that were given lately.
     """
 
-    def __init__(self, rest: Rest, past: PastReader | None) -> None:
+    def __init__(self, rest: Rest, past: PastReader | None, answers: PastAnswers) -> None:
         self._rest = rest
         self._past = past
+        self._answers = answers
 
     def routes(self) -> list[web.RouteDef]:
         """Return all routes."""
@@ -57,15 +60,23 @@ class HistoryApi:
         window = self._rest.one(request, "window") or _WINDOW
         length_s = _length_s(window)
         count = _count(self._rest.one(request, "points"))
-        if self._past is None:
+        past = self._past
+        if past is None:
             raise ClientError("not_found", "no history is kept here: see history.enabled and store.enabled")
-        await self._rest.charge_load(request.remote)
-        answer = await self._past.read(channel.chain_id, channel.protocol, channel.token_id, length_s, count)
-        body = orjson.dumps({**answer, "window": window})
-        etag = f'W/"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
+        place = channel.chain_id, channel.protocol, channel.token_id
+
+        async def read() -> PastAnswer:
+            await self._rest.charge_load(request.remote)
+            body = orjson.dumps(await past.read(*place, length_s, count))
+            return PastAnswer(body, hashlib.blake2b(body, digest_size=8).hexdigest())
+
+        answer = await self._answers.get((*place, length_s, count), read)
+        # Beside what was read stands how it was asked for: 24h and 1d are the same.
+        etag = f'W/"{answer.etag}{window}"'
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if is_unchanged(request, etag):
             return web.Response(status=304, headers=headers)
+        body = answer.body[:-1] + f',"window":"{window}"}}'.encode()
         return web.Response(body=body, headers=headers, content_type="application/json", charset="utf-8")
 
 

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..domain.diff import JsonObject, JsonValue
+from ..domain.diff import JsonObject
 from ..domain.errors import ClientError
 from ..domain.ids import Address, ChainId, TokenId
 from ..hub.hub import Hub
 from ..hub.stream import Stream
+from ..obs.metrics import Metrics
 from ..protocols.addresses import checksum, parse_address
 from ..protocols.channels import (
     Channel,
@@ -27,7 +28,7 @@ from ..protocols.channels import (
 )
 from .budgets import Budgets
 from .details import details_of
-from .earnings import Earnings, NoEarnings
+from .earnings import Earned, Earnings, NoEarnings, PositionKey
 from .pages import is_unchanged
 from .problems import json_response
 from .summary import Summaries, parse_limit, parse_place
@@ -36,8 +37,8 @@ __all__ = ["Rest", "ServedChain"]
 
 # An owner's positions don't wait longer for its claims: these need past events, which not every node has.
 _CLAIMS_S: Final = 2.0
-# Reckoning a position takes up to 0.1 ms: blocks don't wait for more than ten.
-_RECKONED_AT_ONCE: Final = 100
+# Tries to have positions and what they earned of one block; after these, of two that follow each other.
+_TRIES: Final = 3
 # Prices need no read of their own, so they are there at once, unless the chain stands still.
 _PRICES_S: Final = 0.5
 # Engines that share a chain are at one block again within this, unless one of them is not well.
@@ -80,6 +81,7 @@ class Rest:
         version: The server's.
         owners: Addresses that the page offers.
         budgets: What addresses may have read.
+        metrics: Where it is counted what was open already.
         earnings: Who reckons what positions earned, if anyone does.
     """
 
@@ -90,6 +92,7 @@ class Rest:
         version: str,
         owners: tuple[str, ...],
         budgets: Budgets,
+        metrics: Metrics,
         earnings: Earnings | None = None,
     ) -> None:
         self._hub = hub
@@ -97,7 +100,9 @@ class Rest:
         self._version = version
         self._owners = owners
         self._earnings = earnings or NoEarnings()
-        self._summaries = Summaries()
+        self._summaries = Summaries(metrics)
+        self._hits = metrics.cache_hits.labels("channels")
+        self._misses = metrics.cache_misses.labels("channels")
         self._budgets = budgets
         # Channels that are being charged right now: whoever asks for one of them meanwhile waits for what comes of it.
         self._charging: dict[str, asyncio.Future[None]] = {}
@@ -179,9 +184,12 @@ class Rest:
         """
         stream = self._hub.peek(channel)
         if stream is not None:
+            self._hits.inc()
             return stream
         if client is not None:
             await self.charge(channel, client)
+        else:
+            (self._hits if self._hub.knows(channel) else self._misses).inc()
         opened: asyncio.Future[Stream | ClientError] = asyncio.get_running_loop().create_future()
 
         def settle(result: Stream | ClientError) -> None:
@@ -204,8 +212,10 @@ class Rest:
             charging = self._charging.get(channel.name)
             if charging is None:
                 await self._charge(channel, client)
+                self._misses.inc()
                 return
             await asyncio.wait({charging})
+        self._hits.inc()
 
     async def _charge(self, channel: Channel, client: str) -> None:
         charging = self._charging[channel.name] = asyncio.get_running_loop().create_future()
@@ -232,6 +242,11 @@ class Rest:
         """
         if client is not None:
             await self._budgets.load(client)
+
+    def head_hash(self, chain_id: int) -> str:
+        """Return the hash of a chain's head, empty before any."""
+        header = self._hub.head(ChainId(chain_id))
+        return "" if header is None else header.hash
 
     def anchor(self, stream: Stream) -> tuple[dict[str, Any], int]:
         """Return the block that a channel's state is of, and its age in milliseconds."""
@@ -261,13 +276,20 @@ class Rest:
         owner = parse_address(text, what="owner")
         chain_id = self.chain_id(request)
         limit, after = parse_limit(self.one(request, "limit")), parse_place(self.one(request, "after"))
-        stream = await self.open(OwnerChannel(chain_id, owner), request.remote)
+        channel = OwnerChannel(chain_id, owner)
+        stream = await self.open(channel, request.remote)
         claimable = await self._claims(chain_id, owner, request.remote)
-        overview = self._summaries.overview(stream)
-        found, following = overview.page(stream.state, after, limit)
-        block, age_ms = self.anchor(stream)
-        # Copied before anything is waited for: all of it is of this block.
-        positions = await self._with_earned(chain_id, [dict(position) for position in found])
+        for _ in range(_TRIES):
+            overview = self._summaries.overview(stream)
+            found, following = overview.page(stream.state, after, limit)
+            block, age_ms = self.anchor(stream)
+            # Copied before anything is waited for: all of it is of this block.
+            positions = [dict(position) for position in found]
+            glances = await self._earnings.earned(channel, [_key(one) for one in positions], is_brief=True)
+            if self.anchor(stream)[0] == block:
+                break
+        for position, earned in zip(positions, glances, strict=True):
+            position |= {"apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
         body = {
             "owner": checksum(owner),
             "chainId": chain_id,
@@ -287,19 +309,6 @@ class Rest:
         }
         return json_response(body, headers={"Age": str(age_ms // 1000), "Cache-Control": "no-cache"})
 
-    def _earned(self, chain_id: ChainId, position: JsonObject, *, is_brief: bool) -> Mapping[str, JsonValue]:
-        token_id = TokenId(int(str(position["tokenId"])))
-        return self._earnings.earned(chain_id, str(position["protocol"]), token_id, is_brief=is_brief)
-
-    async def _with_earned(self, chain_id: ChainId, positions: list[JsonObject]) -> list[JsonObject]:
-        """Add to positions what they earned; of many that may be of the block after."""
-        for index, position in enumerate(positions, 1):
-            earned = self._earned(chain_id, position, is_brief=True)
-            position |= {"apr": earned.get("apr"), "earnedAmountUSD": earned.get("earnedAmountUSD")}
-            if index % _RECKONED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return positions
-
     async def _claims(self, chain_id: ChainId, owner: Address, remote: str | None) -> list[JsonObject] | None:
         """Return what an owner can claim, by token, or None where that isn't known yet."""
         stream = await self._soon(RewardsChannel(chain_id, owner), remote, _CLAIMS_S)
@@ -309,12 +318,20 @@ class Rest:
         """Answer everything that is known of one position; what is not known yet is null."""
         channel = self.position_channel(request)
         stream = await self.open(channel, request.remote)
-        prices = await self._beside(stream, await self._soon(PricesChannel(channel.chain_id), None, _PRICES_S))
+        all_prices = await self._soon(PricesChannel(channel.chain_id), None, _PRICES_S)
+        earned: Earned = {}
+        for _ in range(_TRIES):
+            if str(channel.token_id) in stream.state:
+                (earned,) = await self._earnings.earned(channel, [(channel.protocol, channel.token_id)], is_brief=False)
+            before = self.anchor(stream)[0]
+            prices = await self._beside(stream, all_prices)
+            if self.anchor(stream)[0] == before:
+                break
+        # From here on nothing is waited for: what was earned is of the head, and so is the rest.
         position = stream.state.get(str(channel.token_id))
         block, age_ms = self.anchor(stream)
         if position is None:
             raise ClientError("not_found", _missing(channel.token_id, block["number"]))
-        earned = self._earned(channel.chain_id, position, is_brief=False)
         # All of it is of one block.
         known = {} if prices is None else prices.state
         body = {**details_of(position, known, earned), "block": block, "ageMs": age_ms}
@@ -369,6 +386,10 @@ class Rest:
         except ClientError:
             return None
         return sum(len(stream.state) for stream in streams)
+
+
+def _key(position: JsonObject) -> PositionKey:
+    return str(position["protocol"]), TokenId(int(str(position["tokenId"])))
 
 
 def _missing(token_id: TokenId, block: int) -> str:

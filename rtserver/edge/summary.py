@@ -7,13 +7,14 @@ hides another one. Sums over thousands of positions are made once a change of th
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from ..domain.diff import JsonObject, State
 from ..domain.errors import ClientError
 from ..domain.text import cents_text
 from ..hub.stream import Stream
+from ..obs.metrics import Metrics
 
 __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Overview", "Summaries", "parse_limit", "parse_place"]
 
@@ -74,20 +75,28 @@ class _Sum:
         return cents_text(self.cents) if self.known or is_empty else None
 
 
-@dataclass(slots=True)
 class Summaries:
-    """The overviews of the owners last asked for."""
+    """The overviews of the owners last asked for.
 
-    _kept: OrderedDict[str, tuple[str, int, Overview]] = field(default_factory=OrderedDict)
+    Args:
+        metrics: Where hits are counted, of owners whose overview is worth keeping.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._hits = metrics.cache_hits.labels("summaries")
+        self._misses = metrics.cache_misses.labels("summaries")
+        self._kept: OrderedDict[str, tuple[str, int, Overview]] = OrderedDict()
 
     def overview(self, stream: Stream) -> Overview:
         """Return the overview of an owner's channel as it is now."""
         kept = self._kept.get(stream.channel)
         if kept is not None and kept[:2] == (stream.epoch, stream.seq):
             self._kept.move_to_end(stream.channel)
+            self._hits.inc()
             return kept[2]
         found = _overview(stream.state)
         if len(found.places) > _WORTH_KEEPING:
+            self._misses.inc()
             self._kept[stream.channel] = (stream.epoch, stream.seq, found)
             self._kept.move_to_end(stream.channel)
             while len(self._kept) > _KEPT:

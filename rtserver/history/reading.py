@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
+import msgspec
+
 from ..domain.diff import JsonObject
 from ..domain.errors import ClientError, PermanentError, RetryableError
 from ..domain.ids import ChainId, TokenId
@@ -17,10 +19,10 @@ from ..store.records import Bucket
 from .backlog import Backlog
 from .recorder import Recorder
 from .seeding import Seeding
-from .windows import Window, bucket_of, points_of, share_text
+from .windows import Recent, Window, bucket_of, points_of, recent_of, share_text
 from .writer import Writer
 
-__all__ = ["ChainHistory", "Histories", "Past", "Shelf", "parts_until"]
+__all__ = ["ChainHistory", "Histories", "Past", "Place", "Reads", "Shelf", "Unwritten", "parts_until", "unproved"]
 
 # A deployment: chain, protocol, and what tells it from others.
 Place: TypeAlias = tuple[ChainId, str, str]
@@ -62,54 +64,48 @@ class ChainHistory:
     seeding: Seeding
 
 
-class Histories:
-    """The past of all chains' positions.
+class Unwritten(msgspec.Struct, frozen=True, array_like=True):
+    """What a position's past has that the database hasn't, as of the head; it crosses between processes.
 
     Args:
-        shelf: Where records are.
-        chains: The chains, by id.
+        end: The head's timestamp, in seconds.
+        below: Under this height the database is right, and holds none of `recent`.
+        recent: Records that wait, oldest first, and what the position is now.
         every_s: The pace at which records are taken: no finer resolution makes sense.
     """
 
-    def __init__(self, shelf: Shelf, chains: Mapping[ChainId, ChainHistory], every_s: int) -> None:
+    end: int
+    below: int
+    recent: tuple[Recent, ...]
+    every_s: int
+
+
+class Reads:
+    """Reads windows from the database, a few at once.
+
+    Args:
+        shelf: Where records are.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._chains = chains
-        self._every_s = every_s
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
 
-    async def read(self, chain_id: ChainId, protocol: str, token_id: TokenId, length_s: int, count: int) -> JsonObject:
-        """Return a window that ends now, with at most so many points.
-
-        Args:
-            chain_id: The chain.
-            protocol: A protocol that is served on it.
-            token_id: The position; it need not be tracked.
-            length_s: The window's length in seconds.
-            count: How many points.
+    async def read(
+        self, place: Place, token_id: TokenId, unwritten: Unwritten, length_s: int, count: int
+    ) -> JsonObject:
+        """Return a window that ends with what was not written, with at most so many points.
 
         Raises:
-            ClientError: `history_unavailable` while the database can't be read; `chain_unavailable` while it isn't
-                known what of it is on the chain.
+            ClientError: `history_unavailable` while the database can't be read.
         """
-        chain = self._chains[chain_id]
-        if chain.recorder.head is None or not chain.writer.is_proved:
-            message = "the chain has not told yet which records are on it"
-            raise ClientError("chain_unavailable", message, retry_after_ms=_RETRY_MS)
-        end = chain.recorder.head.timestamp
-        step = max(-(-length_s // count), self._every_s)
-        window = Window(start=end - length_s, end=end, step=step)
-        # In one go: nothing is written or taken back between these.
-        waiting = chain.backlog.of(protocol, token_id)
-        reach = chain.backlog.reach
-        now = chain.recorder.now(protocol, token_id)
-        below = min([record.block.number for record in waiting] + ([reach + 1] if reach is not None else []) + [_ALL])
-        place = chain_id, protocol, chain.identities[protocol]
-        buckets = await self._window(place, token_id, window, below)
-        for record in (*waiting, *([] if now is None else [now])):
-            if record.timestamp > window.start:
-                buckets.append(bucket_of(record, window))
+        step = max(-(-length_s // count), unwritten.every_s)
+        window = Window(start=unwritten.end - length_s, end=unwritten.end, step=step)
+        buckets = await self._window(place, token_id, window, unwritten.below)
+        buckets += [bucket_of(recent, window) for recent in unwritten.recent if recent.timestamp > window.start]
         points, active_s, covered_s = points_of(buckets, window)
+        chain_id, protocol, _ = place
         return {
             "tokenId": str(token_id),
             "chainId": chain_id,
@@ -136,6 +132,59 @@ class Histories:
             ) from error
         finally:
             self._waiting -= 1
+
+
+class Histories:
+    """The past of all chains' positions, in the process that records it.
+
+    Args:
+        shelf: Where records are.
+        chains: The chains, by id.
+        every_s: The pace at which records are taken.
+    """
+
+    def __init__(self, shelf: Shelf, chains: Mapping[ChainId, ChainHistory], every_s: int) -> None:
+        self._reads = Reads(shelf)
+        self._chains = chains
+        self._every_s = every_s
+
+    def unwritten(self, chain_id: ChainId, protocol: str, token_id: TokenId) -> Unwritten | None:
+        """Return what the database lacks of a position; None while it isn't known what of it is on the chain."""
+        chain = self._chains[chain_id]
+        if chain.recorder.head is None or not chain.writer.is_proved:
+            return None
+        waiting = chain.backlog.of(protocol, token_id)
+        reach = chain.backlog.reach
+        now = chain.recorder.now(protocol, token_id)
+        below = min([record.block.number for record in waiting] + ([reach + 1] if reach is not None else []) + [_ALL])
+        recent = tuple(map(recent_of, (*waiting, *([] if now is None else [now]))))
+        return Unwritten(chain.recorder.head.timestamp, below, recent, self._every_s)
+
+    async def read(self, chain_id: ChainId, protocol: str, token_id: TokenId, length_s: int, count: int) -> JsonObject:
+        """Return a window that ends now, with at most so many points.
+
+        Args:
+            chain_id: The chain.
+            protocol: A protocol that is served on it.
+            token_id: The position; it need not be tracked.
+            length_s: The window's length in seconds.
+            count: How many points.
+
+        Raises:
+            ClientError: `history_unavailable` while the database can't be read; `chain_unavailable` while it isn't
+                known what of it is on the chain.
+        """
+        unwritten = self.unwritten(chain_id, protocol, token_id)
+        if unwritten is None:
+            raise unproved()
+        place = chain_id, protocol, self._chains[chain_id].identities[protocol]
+        return await self._reads.read(place, token_id, unwritten, length_s, count)
+
+
+def unproved() -> ClientError:
+    """Return why nothing is read while it isn't known what of it is on the chain."""
+    message = "the chain has not told yet which records are on it"
+    return ClientError("chain_unavailable", message, retry_after_ms=_RETRY_MS)
 
 
 class Past:

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from ..domain.diff import JsonObject
 from ..domain.text import cents_text, decimal_text
 from ..store.records import Bucket, Record, joined
 
-__all__ = ["Window", "bucket_of", "points_of", "share_text"]
+__all__ = ["Recent", "Window", "bucket_of", "points_of", "recent_of", "share_text"]
 
 # Digits of a share that are shown: a hundredth of a per cent.
 _SHARE_DIGITS: Final = 4
@@ -31,17 +33,31 @@ class Window:
         return (at - self.start - 1) // self.step
 
 
-def bucket_of(record: Record, window: Window) -> Bucket:
-    """Return a record that is not in the database yet as it would be read from there."""
-    sample, covered_s, active_s = record.sample, record.covered_s, record.active_s
-    since_start = record.timestamp - window.start
-    if covered_s > since_start:
-        active_s, covered_s = active_s * since_start // covered_s, since_start
-    return Bucket(
-        slot=window.slot(record.timestamp),
-        at=record.timestamp,
-        begins=record.timestamp - record.covered_s,
+class Recent(msgspec.Struct, frozen=True, array_like=True):
+    """A record that is not in the database yet, as far as it is shown; it crosses between processes.
+
+    Amounts are decimal digits. See `Record` for the rest.
+    """
+
+    block: int
+    timestamp: int
+    amount0: str
+    amount1: str
+    fees0: str | None
+    fees1: str | None
+    value_cents: str | None
+    fees_cents: str | None
+    price: str | None
+    active_s: int
+    covered_s: int
+
+
+def recent_of(record: Record) -> Recent:
+    """Return a record as it is shown."""
+    sample = record.sample
+    return Recent(
         block=record.block.number,
+        timestamp=record.timestamp,
         amount0=str(sample.amount0),
         amount1=str(sample.amount1),
         fees0=_text(sample.fees0),
@@ -49,6 +65,29 @@ def bucket_of(record: Record, window: Window) -> Bucket:
         value_cents=_text(sample.value_cents),
         fees_cents=_text(sample.fees_cents),
         price=record.price,
+        active_s=record.active_s,
+        covered_s=record.covered_s,
+    )
+
+
+def bucket_of(recent: Recent, window: Window) -> Bucket:
+    """Return a record that is not in the database yet as it would be read from there."""
+    covered_s, active_s = recent.covered_s, recent.active_s
+    since_start = recent.timestamp - window.start
+    if covered_s > since_start:
+        active_s, covered_s = active_s * since_start // covered_s, since_start
+    return Bucket(
+        slot=window.slot(recent.timestamp),
+        at=recent.timestamp,
+        begins=recent.timestamp - recent.covered_s,
+        block=recent.block,
+        amount0=recent.amount0,
+        amount1=recent.amount1,
+        fees0=recent.fees0,
+        fees1=recent.fees1,
+        value_cents=recent.value_cents,
+        fees_cents=recent.fees_cents,
+        price=recent.price,
         active_s=active_s,
         covered_s=covered_s,
     )

@@ -54,6 +54,11 @@ class Heads:
             text = f"the engines of {stream.channel} have just been replaced; try again"
             raise ClientError("chain_unavailable", text, retry_after_ms=2000) from None
 
+    def of_shard(self, chain_id: ChainId, shard: str) -> Header | None:
+        """Return the newest block of a shard, None before any."""
+        known = self._known.get(chain_id, {}).get(shard)
+        return None if known is None else known[0]
+
     def get(self, chain_id: ChainId) -> Header | None:
         """Return the newest block, None before any."""
         last = self._last(chain_id)

@@ -79,6 +79,10 @@ class Hub:
         """Return the newest block that was published."""
         return self._heads.get(chain_id)
 
+    def shard_head(self, chain_id: ChainId, shard: str) -> Header | None:
+        """Return the newest block of a shard of a chain, by its label; None before any."""
+        return self._heads.of_shard(chain_id, shard)
+
     def head_age_ms(self, chain_id: ChainId) -> int | None:
         """Return how long ago the newest block was published."""
         return self._heads.age_ms(chain_id)

@@ -21,9 +21,12 @@ from .stream import Stream
 
 __all__ = ["Openings", "Request", "Waiter"]
 
-# Told once: the stream, or why there will be none.
 # On top of the time that one cold channel has: tens of thousands of positions are read again at a restart.
 _REOPENING_S: Final = 120.0
+# Channels that nobody watches, some kilobytes each, also of what does not exist: many addresses that each ask for as
+# much as they may would otherwise fill the memory within the time that one lingers. After a restart all are such.
+_MAX_IDLE: Final = 100_000
+# Told once: the stream, or why there will be none.
 Waiter = Callable[[Stream | ClientError], None]
 # Who asked for a channel: the request, its cursor, and whether in mode "latest".
 Request = tuple[Session, RequestId, str | None, bool]
@@ -167,6 +170,8 @@ class Openings:
 
     def linger(self, name: str) -> None:
         """Nobody watches a channel: it stays open for another while."""
+        # In the order of time.
+        self._idle_since.pop(name, None)
         self._idle_since[name] = self._clock()
 
     def keep(self, name: str) -> None:
@@ -185,10 +190,12 @@ class Openings:
         return channel
 
     def shut_idle(self, now: float) -> None:
-        """Close the channels that nobody watched for long enough."""
+        """Close the channels that nobody watched for long enough; of too many, those first that waited longest."""
+        spare = len(self._idle_since) - _MAX_IDLE
         for name, since in list(self._idle_since.items()):
-            if now - since > self._limits.linger_s:
+            if now - since > self._limits.linger_s or spare > 0:
                 self._shut(name)
+                spare -= 1
 
     def _shut(self, name: str) -> None:
         self._idle_since.pop(name, None)

@@ -195,6 +195,18 @@ class Metrics:
         self.steps_lost = Counter(
             "rtserver_steps_dropped_total", "Steps that an engine could not publish in time", ["chain"], registry=r
         )
+        self.answers = Counter(
+            "rtserver_answers_total",
+            "Answers that an engine computed for gateways: asked for, or ahead of being asked for",
+            ["chain", "reason"],
+            registry=r,
+        )
+        self.cache_hits = Counter(
+            "rtserver_cache_hits_total", "Found in a cache as it has to be: no work behind it", ["cache"], registry=r
+        )
+        self.cache_misses = Counter(
+            "rtserver_cache_misses_total", "Not found in a cache: computed, asked for or loaded", ["cache"], registry=r
+        )
         self.limits_alone = Counter(
             "rtserver_limits_alone_total",
             "Times that a gateway could not reach the limits it shares with others, by limit",

@@ -24,6 +24,7 @@ from rtserver.edge.earnings import Earnings
 from rtserver.edge.health import Health
 from rtserver.edge.history import HistoryApi
 from rtserver.edge.pages import page_routes
+from rtserver.edge.past_answers import PastAnswers
 from rtserver.edge.prices import PricesApi
 from rtserver.edge.problems import problem_middleware
 from rtserver.edge.proxies import Proxies
@@ -93,13 +94,17 @@ class Served:
             for chain_id in chain_ids
         }
         budgets = local_budgets(limits)
-        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), budgets, earnings)
+        self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), budgets, self.metrics, earnings)
         self.health = Health(self.hub, chains, self.metrics)
         self.sockets = Sockets(self.hub, self.rest, origins, budgets)
         self.app = web.Application(middlewares=[problem_middleware(self.metrics, origins, proxies)])
         self.app.add_routes([*self.rest.routes(), *PricesApi(self.rest).routes()])
         self.past = Past()
-        self.app.add_routes(HistoryApi(self.rest, self.past if keeps_past else None).routes())
+        self.app.add_routes(
+            HistoryApi(
+                self.rest, self.past if keeps_past else None, PastAnswers(self.rest.head_hash, self.metrics)
+            ).routes()
+        )
         self.app.add_routes([*self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()])
         self.port = 0
         self.runner: EdgeRunner

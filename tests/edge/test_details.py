@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from rtserver.domain.diff import JsonObject, JsonValue
-from rtserver.domain.ids import ChainId, TokenId
 from rtserver.edge.details import details_of
+from rtserver.edge.earnings import Earned, PositionKey
+from rtserver.protocols.channels import Channel
 
 from .served import CHAIN, OWNER, TOKENS, Served, position, served
 
@@ -28,9 +29,9 @@ class Reckoned:
         self.earned_of = earned
         self.asked: list[tuple[int, str, int, bool]] = []
 
-    def earned(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Mapping[str, JsonValue]:
-        self.asked.append((chain_id, protocol, token_id, is_brief))
-        return self.earned_of
+    async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
+        self.asked += [(channel.chain_id, *key, is_brief) for key in keys]
+        return [self.earned_of for _ in keys]
 
 
 async def test_what_nobody_reckons_is_null(server: Served) -> None:

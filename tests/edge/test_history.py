@@ -28,6 +28,7 @@ async def test_an_answer_and_its_tag(server: Served) -> None:
     again, _ = await server.get(PATH, If_None_Match=etag)
     assert (again.status, again.headers["ETag"]) == (304, etag)
     server.past.answer = {"tokenId": "7", "points": [], "resolution": 432, "coveredSeconds": 60}
+    server.mine()
     other, _ = await server.get(PATH, If_None_Match=etag)
     assert other.status == 200
 

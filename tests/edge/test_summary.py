@@ -10,6 +10,7 @@ from rtserver.domain.diff import Change, State
 from rtserver.domain.errors import ClientError
 from rtserver.edge.summary import DEFAULT_LIMIT, MAX_LIMIT, Summaries, parse_limit, parse_place
 from rtserver.hub.stream import Encoder, Stream
+from rtserver.obs.metrics import Metrics
 
 from .served import CHAIN, OWNER, Served, position
 
@@ -92,7 +93,7 @@ def test_limits_and_places() -> None:
 
 
 def test_sums_over_many_are_made_once_a_change() -> None:
-    summaries, stream = Summaries(), stream_of(owned(*range(500)))
+    summaries, stream = Summaries(Metrics()), stream_of(owned(*range(500)))
     first = summaries.overview(stream)
     assert summaries.overview(stream) is first
     stream.apply(Change(remove=["uniswap-v3:7"]), ("ab", 1.0), Encoder(), prove=False)
@@ -102,7 +103,7 @@ def test_sums_over_many_are_made_once_a_change() -> None:
 
 
 def test_few_owners_are_remembered() -> None:
-    summaries = Summaries()
+    summaries = Summaries(Metrics())
     for index in range(50):
         stream = stream_of(owned(*range(300)))
         stream.channel = f"owner:{index}"

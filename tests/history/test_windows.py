@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from store.records import record
 
-from rtserver.history.windows import Window, bucket_of, points_of
+from rtserver.history.windows import Window, bucket_of, points_of, recent_of
 from rtserver.store.records import Bucket
 
 WINDOW = Window(start=1000, end=1600, step=60)
@@ -13,7 +13,7 @@ WINDOW = Window(start=1000, end=1600, step=60)
 def buckets(*records: tuple[int, int, int]) -> list[Bucket]:
     """Make buckets of (at, in range, covered)."""
     return [
-        bucket_of(record(number, at, active=active, covered=covered), WINDOW)
+        bucket_of(recent_of(record(number, at, active=active, covered=covered)), WINDOW)
         for number, (at, active, covered) in enumerate(records, 1)
     ]
 

@@ -1,6 +1,9 @@
 """Heartbeats and pongs, cold loads that take too long, channels that nobody watches, and the end."""
 
+import pytest
+
 from rtserver.domain.ids import ChainId
+from rtserver.hub import openings
 from rtserver.protocols.channels import Channel
 from rtserver.wire.codes import CloseCode
 
@@ -153,6 +156,22 @@ def test_an_unwatched_channel_lingers_then_closes(stage: Stage) -> None:
     assert stage.hub.peek(A) is None
     client.subscribe(A)
     assert stage.wanted == [A.name]
+
+
+def test_of_too_many_unwatched_channels_those_go_that_waited_longest(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openings, "_MAX_IDLE", 3)
+    channels = [channel(number) for number in range(1, 7)]
+    stage.open(*channels)
+    client = stage.client()
+    for one in channels:
+        client.subscribe(one)
+    for one in channels[:5]:
+        stage.hub.unsubscribe(client.session, one, None)
+    assert stage.hub.peek(channels[0]) is not None, "looked at just now"
+    stage.later(2)
+    assert stage.unwanted == [channels[1].name, channels[2].name]
 
 
 def test_a_watched_channel_never_closes(stage: Stage) -> None:

@@ -43,7 +43,7 @@ class Process:
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
         self.log = deployed.folder / f"{role}-{self.port}.log"
         command = [sys.executable, "-m", "rtserver", "serve", "--role", role, "--port", str(self.port)]
-        self._command = [*command, *options, "--config", str(deployed.settings)]
+        self._command = [*command, "--config", str(deployed.settings), *options]
         self.start()
 
     def start(self) -> None:
@@ -80,14 +80,22 @@ class Process:
 class Deployed:
     """All processes of a test; `redis_url` is where they find Redis, if not at the server itself."""
 
-    def __init__(self, lab: Lab, redis: RedisServer, folder: Path, *, redis_url: str | None = None) -> None:
+    def __init__(
+        self, lab: Lab, redis: RedisServer, folder: Path, *, redis_url: str | None = None, store: Path | None = None
+    ) -> None:
         self.lab = lab
         self.owner = lab.owners[0]
         self.redis = redis
         self.folder = folder
         self.settings = folder / "rtserver.toml"
         self.processes: list[Process] = []
-        text = settings_toml(lab.deployment, ws_url=lab.node.ws_url, http_url=lab.node.http_url, owners=lab.owners[:3])
+        text = settings_toml(
+            lab.deployment,
+            ws_url=lab.node.ws_url,
+            http_url=lab.node.http_url,
+            owners=lab.owners[:3],
+            store=store,
+        )
         self.settings.write_text(f'{text}\n[redis]\nurl = "{redis_url or redis.url}"\n')
 
     def start(self, role: str, *options: str) -> Process:
@@ -153,11 +161,11 @@ async def mining(world: Deployed) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def deployed(lab: Lab, folder: Path) -> AsyncIterator[Deployed]:
-    """Yield a Redis and what is started beside it; all of it is ended."""
+async def deployed(lab: Lab, folder: Path, store: Path | None = None) -> AsyncIterator[Deployed]:
+    """Yield a Redis and what is started beside it, with a store if one is named; all of it is ended."""
     redis = RedisServer(folder)
     await redis.start()
-    one = Deployed(lab, redis, folder)
+    one = Deployed(lab, redis, folder, store=store)
     try:
         yield one
     finally:

@@ -1,0 +1,182 @@
+"""An engine's side of what gateways ask for: which keys are answered next, and how much of its time goes into it.
+
+Asks come first. What was asked for lately is answered again with each step, before anyone asks; that takes no more than
+a tenth of the time, so on a chain that is faster than that some have to ask. Never computes an answer itself.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from ..domain.chain import Header
+from ..domain.errors import PermanentError, RetryableError
+from ..obs.metrics import Metrics
+from .asks import HOT_S, AskLink
+from .ports import Fenced
+
+__all__ = ["Answering"]
+
+log = structlog.get_logger(__name__)
+
+# Answers in one go, up to 0.1 ms each: blocks don't wait for more than ten.
+_PART: Final = 100
+# Keys of interest, and keys that wait for an answer. Of more than these the oldest are asked for again when they are
+# wanted: a gateway repeats its ask after a second.
+_MAX_KEYS: Final = 5000
+# After a time of refreshing nothing is refreshed for so many times that.
+_REST: Final = 9
+# A book in the middle of a block is waited for, unless it is in the middle of one thing or another all the time.
+_SETTLE_S: Final = 0.1
+_RETRY_S: Final = 0.25
+# As long as a gateway waits until it asks again.
+_LOOK_S: Final = 1.0
+
+
+class Answering:
+    """Answers for one engine, while it is in charge.
+
+    Args:
+        name: The chain's name in logs and metrics.
+        link: To the gateways.
+        reckon: Returns the answer to a key as of the newest step, as JSON; None for a key that says nothing.
+        head: Returns the block of the newest step.
+        token: Returns what proves that this engine is in charge; None while it isn't.
+        is_at_rest: Returns whether all that is known of the chain is in the newest step.
+        metrics: Where answers are counted.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        link: AskLink,
+        reckon: Callable[[str], bytes | None],
+        head: Callable[[], Header | None],
+        token: Callable[[], str | None],
+        is_at_rest: Callable[[], bool],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._link = link
+        self._name = name
+        self._reckon = reckon
+        self._head = head
+        self._token = token
+        self._is_at_rest = is_at_rest
+        self._metrics = metrics
+        self._clock = clock
+        # In the order of asking. Of interest: until when.
+        self._asked: dict[str, None] = {}
+        self._hot: dict[str, float] = {}
+        # Of these the ones that were not answered since the newest step.
+        self._due: dict[str, None] = {}
+        self._refresh_at = 0.0
+        self._call = asyncio.Event()
+        self._news = asyncio.Event()
+        self._step = asyncio.Event()
+
+    def published(self) -> None:
+        """Note that there is a new step: what is of interest is to be answered anew."""
+        if self._token() is not None:
+            now = self._clock()
+            self._hot = {key: until for key, until in self._hot.items() if until > now}
+            # Whatever was asked for last is looked at by most.
+            self._due = dict.fromkeys(reversed(self._hot))
+            self._news.set()
+        self._step.set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._look())
+            group.create_task(self._answer())
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._link.asked()) as asked:  # type: ignore[type-var]
+                    async for _ in asked:
+                        self._call.set()
+            except (RetryableError, PermanentError):
+                await asyncio.sleep(_RETRY_S)  # told by whoever writes steps
+
+    async def _look(self) -> None:
+        """Take what is asked: when called, and every second in case the call was not heard."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._call.wait()
+            self._call.clear()
+            token = self._token()
+            if token is None:
+                self._hot.clear()
+                continue
+            try:
+                self._take(await self._link.take(token))
+            except (RetryableError, PermanentError):
+                await asyncio.sleep(_RETRY_S)
+
+    def _take(self, keys: Sequence[str]) -> None:
+        until = self._clock() + HOT_S
+        for key in keys:
+            self._asked[key] = None
+            self._hot.pop(key, None)
+            self._hot[key] = until
+        known: dict[str, None] | dict[str, float]
+        for known in (self._asked, self._hot):
+            for key in list(islice(known, max(len(known) - _MAX_KEYS, 0))):
+                del known[key]
+        if keys:
+            self._news.set()
+
+    async def _answer(self) -> None:
+        while True:
+            rest_s = self._refresh_at - self._clock() if self._due else None
+            if not self._asked and (rest_s is None or rest_s > 0):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest_s):
+                        await self._news.wait()
+                self._news.clear()
+                continue
+            self._step.clear()
+            if not self._is_at_rest():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SETTLE_S):
+                        await self._step.wait()
+            await self._answer_part()
+
+    async def _answer_part(self) -> None:
+        asked = list(islice(self._asked, _PART))
+        keys = asked or list(islice(self._due, _PART))
+        for key in keys:
+            self._asked.pop(key, None)
+            self._due.pop(key, None)
+        token, head = self._token(), self._head()
+        if token is None or head is None:
+            self._asked.clear()
+            self._due.clear()
+            return
+        began = time.perf_counter()
+        # In one go, so all of one block.
+        bodies = {key: body for key in keys if (body := self._reckon(key)) is not None}
+        took_s = time.perf_counter() - began
+        if not asked:
+            self._refresh_at = self._clock() + took_s * _REST
+        self._metrics.answers.labels(self._name, "asked" if asked else "ahead").inc(len(bodies))
+        try:
+            if bodies:
+                await self._link.answer(token, head, bodies)
+        except Fenced:
+            log.info("answers refused: another engine is in charge", chain=self._name)
+        except (RetryableError, PermanentError) as error:
+            # Whoever still waits asks again.
+            log.info("answers not written", chain=self._name, error=str(error))
+            await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(0)
