@@ -1,7 +1,7 @@
 # Everything here needs Debian (or another Unix) with Python ≥ 3.11 and make, and brings the rest along:
 # uv into .cache/uv, locked dependencies into .venv, Node as a wheel. Nothing outside this folder is changed,
-# except ~/.cache/rtserver (the local chain's tools) and, for `make test`, Chromium, PostgreSQL and Redis from Debian if
-# they are missing.
+# except ~/.cache/rtserver (the local chain's tools) and, for `make test`, Chromium, PostgreSQL, Redis and nginx from
+# Debian if they are missing.
 
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
@@ -54,7 +54,8 @@ test: $(SYNCED) ## Install what the tests need, and run them all
 	  $(BIN)/python -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' 2>/dev/null || missing="$$missing libatomic1"; \
 	  command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	  command -v redis-server >/dev/null || missing="$$missing redis-server"; \
-	  [ -z "$$missing" ] || .ci/apt-install "The tests drive a real browser, PostgreSQL and Redis; this machine lacks: $$missing." $$missing
+	  command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
+	  [ -z "$$missing" ] || .ci/apt-install "The tests drive a real browser, PostgreSQL, Redis and nginx; this machine lacks: $$missing." $$missing
 	@exec $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: lint

@@ -296,7 +296,7 @@ class OpsSettings(BaseModel):
 Role = Literal["all", "engine", "gateway"]
 # What a process is called where there are several; a pod's name is one.
 ProcessName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-# Each is a process with a Python of its own, some 80 MB.
+# Each is a process with a Python of its own, some 90 MB.
 _MAX_GATEWAYS: Final = 256
 
 
