@@ -30,6 +30,7 @@ from rtserver.edge.ws import Sockets, tick_forever
 from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Interest, Limits
 from rtserver.obs.collector import COLLECTOR
+from rtserver.obs.huge_pages import ask_forever
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 
@@ -171,9 +172,10 @@ async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     async with asyncio.TaskGroup() as group:
-        ticking = group.create_task(tick_forever(hub))
+        tasks = [group.create_task(tick_forever(hub)), group.create_task(ask_forever())]
         await obey(port, handle)
-        ticking.cancel()
+        for task in tasks:
+            task.cancel()
         for session in list(hub.sessions):
             session.outlet.abort()
     await runner.cleanup()

@@ -42,6 +42,7 @@ from .hub.hub import Hub
 from .hub.limits import Limits
 from .leads import Lead, Leads, claim_shards, lead_all, reckoner
 from .obs.collector import Collector
+from .obs.huge_pages import ask_forever
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
 from .protocols.base import Book
@@ -357,15 +358,19 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: OnReady 
         ConfigError: A port is taken, a chain can't be what the settings say, or there is no Redis for a role.
     """
     with Collector():
-        match settings.role:
-            case "all":
-                await _run_all(settings, stop, on_ready)
-            case "engine":
-                await _run_engine(settings, stop, on_ready)
-            case "gateway":
-                await run_gateway(settings, stop, on_ready)
-            case _:
-                assert_never(settings.role)
+        asking = asyncio.create_task(ask_forever(), name="huge pages")
+        try:
+            match settings.role:
+                case "all":
+                    await _run_all(settings, stop, on_ready)
+                case "engine":
+                    await _run_engine(settings, stop, on_ready)
+                case "gateway":
+                    await run_gateway(settings, stop, on_ready)
+                case _:
+                    assert_never(settings.role)
+        finally:
+            asking.cancel()
 
 
 async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
