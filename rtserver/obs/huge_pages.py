@@ -32,7 +32,7 @@ _FULL: Final = 0.9
 _DONE: Final = 0.5
 # After the first loads, and then for what was added meanwhile.
 _FIRST_S: Final = 10.0
-_EVERY_S: Final = 60.0
+_EVERY_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
