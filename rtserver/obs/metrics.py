@@ -1,5 +1,9 @@
 """The process's metrics in one registry. Names say their unit; labels never hold what a client chose."""
 
+import os
+import sys
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = ["Metrics"]
@@ -213,6 +217,13 @@ class Metrics:
             ["limit"],
             registry=r,
         )
+        # Two numbers, as one grows without the other: memory that is used, and memory that was.
+        Gauge(
+            "rtserver_resident_bytes", "Memory of the process; 0 where the system does not tell", registry=r
+        ).set_function(_resident_bytes)
+        Gauge("rtserver_memory_blocks", "Blocks of memory that are in use", registry=r).set_function(
+            sys.getallocatedblocks
+        )
         self.client_errors = Counter("rtserver_client_errors_total", "Errors answered to clients", ["code"], registry=r)
         self.process_up = Gauge(
             "rtserver_process_up", "Whether a process of the supervisor serves: 0 or 1", ["process"], registry=r
@@ -225,3 +236,11 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in the Prometheus text format."""
         return generate_latest(self.registry)
+
+
+def _resident_bytes() -> int:
+    try:
+        # Linux: the second number is that of resident pages.
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -94,3 +94,15 @@ def test_what_was_lost_is_told_with_the_next_line() -> None:
     told, *rest = disk.getvalue().splitlines()
     assert json.loads(told) == {"event": "log lines were lost", "level": "warning", "lines": 2}
     assert rest == ["three", "four"]
+
+
+def test_memory_in_use_is_told_apart_from_memory_that_is_held() -> None:
+    registry = Metrics().registry
+    resident, blocks = (registry.get_sample_value(f"rtserver_{name}") for name in ("resident_bytes", "memory_blocks"))
+    assert resident is not None and blocks is not None
+    if sys.platform == "linux":
+        assert resident > 10_000_000
+    held = [object() for _ in range(50_000)]
+    more = registry.get_sample_value("rtserver_memory_blocks")
+    assert more is not None and more - blocks > 40_000
+    del held

@@ -11,6 +11,7 @@ __all__ = ["KEPT", "Memory", "Slope", "kept_of", "slope_of", "spark", "svg_of"]
 
 # What a server keeps, by its own metrics: as long as these grow, so may its memory.
 KEPT: Final[Mapping[str, str]] = {
+    "blocks": "rtserver_memory_blocks",
     "positions": 'rtserver_tracked{chain="local",kind="positions"}',
     "events": 'rtserver_tracked{chain="local",kind="events"}',
     "ringChanges": "rtserver_ring_changes",

@@ -85,12 +85,13 @@ def test_growth_is_a_slope_after_the_warm_up() -> None:
 
 def test_what_is_kept_stands_beside_the_growth() -> None:
     text = (
+        "rtserver_memory_blocks 7.17e+05\n"
         "# HELP rtserver_ring_changes Changes\n"
         "rtserver_ring_changes 12.0\n"
         'rtserver_tracked{chain="local",kind="positions"} 84.0\n'
         'rtserver_tracked{chain="other",kind="positions"} 1.0\n'
     )
-    assert kept_of(text) == {"positions": 84.0, "ringChanges": 12.0}
+    assert kept_of(text) == {"blocks": 717_000.0, "positions": 84.0, "ringChanges": 12.0}
     assert kept_of("") == {}
     memory = Memory(kept=[(float(second), {"positions": 80.0, "events": second / 60}) for second in range(0, 601, 10)])
     kept = memory.as_json()["kept"]
