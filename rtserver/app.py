@@ -326,7 +326,9 @@ def _told(
     """Return what is told beside channels: what positions earned, and their past where it is recorded."""
     by_id = {chain.chain_id: chain for chain in chains}
     earnings = BookEarnings(
-        {chain.chain_id: chain.books for chain in chains}, lambda chain_id: by_id[chain_id].prices.prices
+        {chain.chain_id: chain.books for chain in chains},
+        lambda chain_id: by_id[chain_id].prices.prices,
+        lambda chain_id, kind, token_id: by_id[chain_id].runner.price_past(kind, token_id),
     )
     if records is None:
         return earnings, None

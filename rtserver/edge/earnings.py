@@ -3,7 +3,9 @@ an engine elsewhere says.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..broker.asks import AskKind, ask_key
@@ -26,6 +28,11 @@ UNKNOWN: Final[Mapping[str, JsonValue]] = {
 }
 # Reckoning a position takes up to 0.1 ms: blocks don't wait for more than ten.
 _RECKONED_AT_ONCE: Final = 100
+
+# How long the first answer about a position waits for prices of then: one read of an old block, or some.
+_FIRST_S: Final = 1.0
+# Positions that are remembered as waited for; one that is forgotten is waited for once more.
+_WAITED: Final = 10_000
 
 # A position: protocol and token id.
 PositionKey: TypeAlias = tuple[str, TokenId]
@@ -60,20 +67,45 @@ class BookEarnings:
     Args:
         books: By chain and protocol.
         prices: Returns a chain's prices.
+        price_past: Has a position's own events priced, and returns once they are, as far as they can be.
     """
 
-    def __init__(self, books: Mapping[ChainId, Mapping[str, Book]], prices: Callable[[ChainId], Prices]) -> None:
+    def __init__(
+        self,
+        books: Mapping[ChainId, Mapping[str, Book]],
+        prices: Callable[[ChainId], Prices],
+        price_past: Callable[[ChainId, str, TokenId], Awaitable[None]],
+    ) -> None:
         self._books = books
         self._prices = prices
+        self._price_past = price_past
+        # Positions whose prices of then somebody waited for.
+        self._waited: OrderedDict[tuple[ChainId, str, TokenId], None] = OrderedDict()
 
     async def earned(self, channel: Channel, keys: Sequence[PositionKey], *, is_brief: bool) -> Sequence[Earned]:
-        """Return what is known; see the port. Of up to a hundred positions without letting anything else happen."""
+        """Return what is known; see the port. Of up to a hundred positions without letting anything else happen.
+
+        Who asks first for all of one position waits a moment for what its payments were worth.
+        """
+        if not is_brief and len(keys) == 1:
+            await self._wait_for(channel.chain_id, *keys[0])
         found = []
         for index, (protocol, token_id) in enumerate(keys):
             if index and index % _RECKONED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             found.append(self.of(channel.chain_id, protocol, token_id, is_brief=is_brief))
         return found
+
+    async def _wait_for(self, chain_id: ChainId, protocol: str, token_id: TokenId) -> None:
+        key = chain_id, protocol, token_id
+        if key in self._waited:
+            return
+        self._waited[key] = None
+        while len(self._waited) > _WAITED:
+            self._waited.popitem(last=False)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_S):
+                await self._price_past(*key)
 
     def of(self, chain_id: ChainId, protocol: str, token_id: TokenId, *, is_brief: bool) -> Earned:
         """Return what is known of a position; who asks for all of it has prices of then looked up for the next time."""

@@ -195,6 +195,10 @@ class EngineCore:
                 return book, query
         return None
 
+    def want_prices(self, kind: str, token_id: TokenId) -> bool:
+        """Find out what a position's tokens were worth at its own events; return whether that is still being read."""
+        return self._books[kind].want_prices(token_id)
+
     def past_query(self) -> tuple[Book, PastQuery] | None:
         """Return reads at an earlier block that a book wants, or None."""
         for book in self._books.values():

@@ -14,6 +14,7 @@ import structlog
 
 from ..domain.chain import ChainEvent, Header, Log, Reorged
 from ..domain.errors import BlockGone, PermanentError, RetryableError
+from ..domain.ids import TokenId
 from ..obs.metrics import Metrics
 from ..protocols.base import Book, HistoryQuery, Plan
 from ..protocols.bloom import may_hold
@@ -89,6 +90,8 @@ class ChainRunner:
         self._histories: dict[bool, asyncio.Task[None]] = {}
         self._history_failures = 0
         self._earlier = Earlier(name, core, reader, self._wake.set)
+        # Set, and another one, with each answer about the past.
+        self._learned = asyncio.Event()
         # Read when asked for: it grows while nothing is published.
         metrics.head_behind.labels(name).set_function(lambda: self.behind_blocks)
         metrics.tracked.labels(name, "events").set_function(core.events)
@@ -121,6 +124,17 @@ class ChainRunner:
         """Close a channel."""
         self._core.unwant(channel)
 
+    async def price_past(self, kind: str, token_id: TokenId) -> None:
+        """Have a position's own events priced; returns once they are, as far as they can be. It may take long."""
+        while self._core.want_prices(kind, token_id):
+            learned = self._learned
+            self._wake.set()
+            await learned.wait()
+
+    def _learn(self) -> None:
+        self._learned.set()
+        self._learned = asyncio.Event()
+
     async def run(self) -> None:
         """Follow the chain until cancelled."""
         head = await self._start()
@@ -137,6 +151,7 @@ class ChainRunner:
                 self._start_history(group, head)
                 if self._earlier.start(group, head):
                     self._unpublished = True
+                    self._learn()
                 wake = group.create_task(self._wake.wait())
                 waiting = {event, wake} if load is None else {event, wake, load}
                 timeout = _RETRY_S if self._unpublished else None
@@ -305,6 +320,7 @@ class ChainRunner:
             log.warning("history refused, what it tells stays unknown", chain=self._name, error=str(error))
         self._history_failures = 0
         book.absorb_history(query, logs)
+        self._learn()
         self._loading = True
         self._wake.set()
         self._unpublished = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from rtserver.domain.ids import TokenId
 from rtserver.worth.aggregator import Aggregator
 from rtserver.worth.earnings import earnings_view
 
-from .world import World, open_world
+from .world import KIND, World, open_world
 
 HOUR_S = 3_600
 
@@ -62,7 +63,10 @@ async def test_gains_of_a_position_that_was_there_before_the_server(lab: Lab) ->
         # What the deposit was worth nobody has asked yet.
         assert (first["pnl"]["deposits"]["usd"], first["pnl"]["netUSD"]) == (None, None)
         assert first["pnl"]["priceSources"] == {"unknown": 1}
-        world.book.want_prices(TokenId(token_id))
+        # It is read at once, without a block: a first answer waits for just this.
+        async with asyncio.timeout(20):
+            await world.runner.price_past(KIND, TokenId(token_id))
+        assert view_of(world, token_id)["pnl"]["priceSources"] == {"pool": 1}
         for index in range(6, 30):
             if index == 18:
                 await lab.collect(token_id)

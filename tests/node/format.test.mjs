@@ -1,7 +1,7 @@
 /** What people read: exact digits cut, never rounded up and never through floating point. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cents, duration, exactUnits, feeTier, group, price, symbol, units, usd } from "../../rtserver/web/static/format.js";
+import { cents, dollars, duration, exactUnits, feeTier, group, price, symbol, units, usd, worth } from "../../rtserver/web/static/format.js";
 import { parseOwner, recentOwners, rememberOwner } from "../../rtserver/web/static/owners.js";
 
 const table = (run, cases) => {
@@ -76,4 +76,18 @@ test("storage that fails or holds something else is no obstacle", () => {
     install({ getItem: () => bad });
     assert.deepEqual(recentOwners(), []);
   }
+});
+
+test("dollars of an amount at a price", () => {
+  table(worth, [
+    ["3.40", 10n ** 15n, 18, "3400.25"],
+    ["0.01", 5n * 10n ** 15n, 18, "1"], // half a cent and more
+    ["0.00", 49n * 10n ** 14n, 18, "1"],
+    ["12.00", 12n, 0, "1.0"],
+    [null, null, 18, "1"],
+    [null, 1n, null, "1"],
+    [null, 1n, 18, null],
+    [null, 1n, 18, "nonsense"],
+  ]);
+  table(dollars, [["1234.50", 123450n], ["-0.05", -5n], ["0.00", 0n]]);
 });

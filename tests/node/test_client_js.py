@@ -103,7 +103,9 @@ async def _run_node(test_file: str, **env: str) -> None:
     assert "# pass 0\n" not in report, "no test ran"
 
 
-@pytest.mark.parametrize("test_file", ["replica.test.mjs", "connection.test.mjs", "format.test.mjs", "chart.test.mjs"])
+@pytest.mark.parametrize(
+    "test_file", ["replica.test.mjs", "connection.test.mjs", "format.test.mjs", "chart.test.mjs", "earned.test.mjs"]
+)
 async def test_scripted(test_file: str) -> None:
     await _run_node(test_file)
 

@@ -27,7 +27,7 @@ const client = createClient({ url: socketUrl.href });
 let owner = null;
 let chainId = Number(parameters().get("chainId")) || null; // as asked for; null: the server's only one
 let unwatch = () => {};
-let unwatchEarned = () => {};
+let earnedWatch = null; // {stop, soon}
 let earned = new Map(); // key → what REST reckoned
 let seen = new Set(); // keys that were put in order
 let limit = ROWS_AT_ONCE;
@@ -118,7 +118,8 @@ function reorgNote({ dropped }) {
 
 function watch() {
   unwatch();
-  unwatchEarned();
+  earnedWatch?.stop();
+  earnedWatch = null;
   positions = null;
   earned = new Map();
   seen = new Set();
@@ -140,7 +141,7 @@ function watch() {
     pending.live ||= !isFirst && change.cause === "change";
     pending.block = change.block ?? pending.block;
     pending.frame ??= requestAnimationFrame(draw);
-    if (isFirst) unwatchEarned = watchEarned(owner, shownChain(), showEarned);
+    if (isFirst) earnedWatch = watchEarned(owner, shownChain(), showEarned);
   });
 }
 
@@ -197,7 +198,7 @@ function arrange(live) {
   }
   for (const key of keys) {
     if (rows.has(key)) continue;
-    const row = new Row($("row"), key, (position) => new Panel($("panel"), position));
+    const row = new Row($("row"), key, (position) => new Panel($("panel"), position), () => earnedWatch?.soon());
     rows.set(key, row);
     row.show(positions.get(key), live && !seen.has(key));
     row.earned(earned.get(key));

@@ -68,6 +68,21 @@ export function cents(text) {
   return match[1] ? -value : value;
 }
 
+/** 123450n cents → "1234.50", as the server writes it. */
+export function dollars(value) {
+  const [whole, fraction] = split(value < 0n ? -value : value, 2);
+  return `${value < 0n ? "-" : ""}${whole}.${fraction}`;
+}
+
+/** A raw amount at dollars for a whole token, "12.34", halves up; null where something of that is unknown. */
+export function worth(raw, decimals, priceUSD) {
+  const match = /^(\d+)(?:\.(\d*))?$/.exec(priceUSD ?? "");
+  if (raw === null || raw === undefined || match === null || !Number.isInteger(decimals) || decimals > MAX_DECIMALS) return null;
+  const fraction = match[2] ?? "";
+  const unit = 10n ** BigInt(decimals + fraction.length);
+  return dollars((2n * 100n * raw * BigInt(match[1] + fraction) + unit) / (2n * unit));
+}
+
 /** Cents → "$1,234.50"; null → "—". */
 export function usd(value) {
   if (value === null) return "—";

@@ -1,8 +1,10 @@
 /**
  * What a row says when it is opened: the chart of a position's past, its rates, its rewards and what it made. It asks
- * REST when it opens and while it is open; what the server does not know it leaves out. Text only, never markup.
+ * REST when it opens and while it is open; what the socket tells meanwhile takes the place of that, so that no figure
+ * here contradicts the row's. What the server does not know it leaves out. Text only, never markup.
  */
-import { cents, duration, exactUnits, price, symbol, units, usd } from "./format.js";
+import { dueOf, earnedNow } from "./earned.js";
+import { cents, dollars, duration, exactUnits, price, symbol, units, usd, worth } from "./format.js";
 import { shape, stripes } from "./chart.js";
 import { setText } from "./rows.js";
 
@@ -99,9 +101,35 @@ function prices({ prices: told, token0, token1, price: spot, priceDeviation }) {
   return box("Prices", rows);
 }
 
+/** The place as it is now, worth what it was told to be worth for each unit. */
+function moved(place, before) {
+  const then = before?.places?.find(({ incentive }) => incentive === place.incentive);
+  const worth = cents(then?.valueUSD ?? null);
+  if (worth === null || place.amount === null || !(BigInt(then.amount ?? 0) > 0n)) return place;
+  return { ...place, valueUSD: dollars((worth * BigInt(place.amount)) / BigInt(then.amount)) };
+}
+
+/** What REST told, with the amounts and sums that the socket tells of now in its place; each token at the price told. */
+function live(details, position) {
+  const { fees: then, rewards: before, told } = details;
+  const { value } = earnedNow(told, position, null);
+  const fees = { ...then };
+  for (const side of [0, 1]) {
+    const raw = position[`fees${side}`];
+    if (raw === null || raw === undefined || String(raw) === then?.[`amount${side}`]) continue;
+    fees[`amount${side}`] = raw;
+    fees[`value${side}USD`] = worth(BigInt(raw), details[`token${side}`]?.decimals, details.prices?.[`token${side}`]?.priceUSD);
+  }
+  const rewards = before === null || position.rewards === null || position.rewards === undefined || position.rewards.asOf === before?.asOf ? before : { ...position.rewards, places: position.rewards.places.map((place) => moved(place, before)), usd: position.rewardsUSD };
+  const { feesUSD, price: spot, priceDeviation } = position;
+  const earnedAmountUSD = value === null ? details.earnedAmountUSD : dollars(value);
+  return { ...details, fees, rewards, feesUSD, price: spot, priceDeviation, earnedAmountUSD };
+}
+
 export class Panel {
   #parts = {};
   #position;
+  #details = null;
   #window = "24h";
   #history = null;
   #shape = null;
@@ -153,12 +181,24 @@ export class Panel {
   async #facts() {
     try {
       const details = await this.#get("details", {});
-      const boxes = [rates(details), made(details), fees(details), rewards(details), prices(details)];
-      this.#parts.facts.replaceChildren(...boxes.filter((each) => each !== null));
+      this.#details = { ...details, told: { earnedUSD: details.earnedAmountUSD, then: dueOf(details) } };
+      this.#tell();
     } catch {
       // Kept as they were; asked again soon.
       if (this.#parts.facts.childElementCount === 0) setText(this.#parts.facts, "Details are not to be had just now.");
     }
+  }
+
+  /** Tell the position as a block has left it. */
+  show(position) {
+    this.#position = position;
+    if (this.#details !== null && !document.hidden) this.#tell();
+  }
+
+  #tell() {
+    const details = live(this.#details, this.#position);
+    const boxes = [rates(details), made(details), fees(details), rewards(details), prices(details)];
+    this.#parts.facts.replaceChildren(...boxes.filter((each) => each !== null));
   }
 
   async #past(window) {

@@ -2,6 +2,7 @@
  * One row of the table per position: builds it from the page's template and writes only the texts that differ.
  * It decides how a position looks, and nothing about where it comes from or in which order rows stand.
  */
+import { earnedNow } from "./earned.js";
 import { cents, exactUnits, feeTier, price, symbol, units, usd } from "./format.js";
 
 // Where the range begins and ends on its bar, in percent: the rest is room for a price outside.
@@ -69,13 +70,20 @@ export class Row {
   #shown = null;
   #panel = null;
   #left = null;
+  #told = null;
+  #earned = null;
 
   #openPanel;
+  #onStale;
 
-  /** `openPanel` makes what stands below the row while it is open: `{element, remove()}`. */
-  constructor(template, key, openPanel) {
+  /**
+   * `openPanel` makes what stands below the row while it is open: `{element, show(position), remove()}`. `onStale` is
+   * called when what REST reckoned has to be asked for again.
+   */
+  constructor(template, key, openPanel, onStale) {
     this.key = key;
     this.#openPanel = openPanel;
+    this.#onStale = onStale;
     this.element = template.content.firstElementChild.cloneNode(true);
     this.element.dataset.key = key;
     for (const node of this.element.querySelectorAll("[data-part]")) this.#parts[node.dataset.part] = node;
@@ -117,6 +125,8 @@ export class Row {
     this.#money("value", position, position.valueUSD, before?.valueUSD, [position.amount0, position.amount1], live);
     this.#money("fees", position, position.feesUSD, before?.feesUSD, [position.fees0, position.fees1], live);
     this.#rewards(position, before, live);
+    this.#showEarned();
+    this.#panel?.show(position);
     const { token0, token1, collectable0, collectable1 } = position;
     this.#parts.fees.title = `collect pays ${exactUnits(collectable0, token0?.decimals)} ${symbol(token0?.symbol)} and ${exactUnits(collectable1, token1?.decimals)} ${symbol(token1?.symbol)}`;
   }
@@ -139,10 +149,20 @@ export class Row {
 
   /** Show what REST reckoned, or nothing while it has not. */
   earned(told) {
-    const { apr, earned } = this.#parts;
-    setText(apr, typeof told?.apr === "string" ? told.apr : "—");
-    const sum = cents(told?.earnedUSD ?? null);
-    setText(earned, sum === null ? "" : `${usd(sum)} earned`);
+    this.#told = told ?? null;
+    this.#earned = null;
+    setText(this.#parts.apr, typeof told?.apr === "string" ? told.apr : "—");
+    this.#showEarned();
+  }
+
+  #showEarned() {
+    let sum = null;
+    if (this.#told !== null && this.#shown !== null) {
+      const { value, isStale } = earnedNow(this.#told, this.#shown, this.#earned);
+      sum = this.#earned = value;
+      if (isStale) this.#onStale();
+    }
+    setText(this.#parts.earned, sum === null ? "" : `${usd(sum)} earned`);
   }
 
   #rewards({ rewards, rewardsUSD }, before, live) {
