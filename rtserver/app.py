@@ -38,7 +38,7 @@ from .history.build import Chain, Kept, build_history
 from .history.reading import ChainHistory, Histories
 from .hub.hub import Hub
 from .hub.limits import Limits
-from .leads import Lead, Leads, claim_shards, describe_forever
+from .leads import Lead, Leads, claim_shards, lead_all
 from .obs.collector import Collector
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
@@ -412,9 +412,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
             log.info("serving", role="engine", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
                 tasks = _follow(group, chains, fetchers)
-                tasks += [group.create_task(one.run(), name="leader") for lead in leads for one in lead.leaders]
-                describing = describe_forever(broker, served, settings.shards.count)
-                tasks.append(group.create_task(describing, name="description"))
+                tasks += lead_all(group, leads, broker, served, settings.shards.count)
                 await stop.wait()
                 health.is_draining = True
                 log.info("shutting down")

@@ -26,6 +26,24 @@ async def until_true(condition: Any, within_s: float = 60.0) -> None:
             await asyncio.sleep(0.02)
 
 
+class _Node(RedisServer):
+    """One process of a Cluster, which listens on a second port for the others."""
+
+    def __init__(self, folder: Path, index: int, timeout_ms: int) -> None:
+        super().__init__(
+            folder, "--cluster-enabled", "yes", "--dir", str(folder), "--cluster-config-file", f"nodes-{index}.conf",
+            "--cluster-node-timeout", str(timeout_ms), "--repl-diskless-sync-delay", "0",
+            "--cluster-require-full-coverage", "no",
+        )  # fmt: skip
+        self.bus = 0
+
+    def _options(self) -> list[str]:
+        if not self._has_port:
+            # By default 10,000 above the port, where there may be nothing left.
+            self.bus = free_port()
+        return [*super()._options(), "--cluster-port", str(self.bus)]
+
+
 class RedisNodesServer:
     """redis-server processes that are one Cluster.
 
@@ -46,19 +64,9 @@ class RedisNodesServer:
         spares: int = 0,
         timeout_ms: int = 15_000,
     ) -> None:
-        self.nodes: list[RedisServer] = []
-        self._buses: list[int] = []
         self._masters = masters
         self._replicas_of = replicas_of
-        for _ in range(masters + len(replicas_of) + spares):
-            # By default 10,000 above the port, where there may be nothing left.
-            self._buses.append(bus := free_port())
-            options = [
-                "--cluster-enabled", "yes", "--dir", str(folder), "--cluster-port", str(bus),
-                "--cluster-config-file", f"nodes-{bus}.conf", "--cluster-node-timeout", str(timeout_ms),
-                "--repl-diskless-sync-delay", "0", "--cluster-require-full-coverage", "no",
-            ]  # fmt: skip
-            self.nodes.append(RedisServer(folder, *options))
+        self.nodes = [_Node(folder, index, timeout_ms) for index in range(masters + len(replicas_of) + spares)]
 
     @property
     def url(self) -> str:
@@ -73,8 +81,8 @@ class RedisNodesServer:
             first, end = (at * _SLOTS // len(masters) for at in (index, index + 1))
             await node.command("CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
             await node.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1))
-        for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
-            await self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(bus))
+        for node in self.nodes[1:]:
+            await self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(node.bus))
         await until_true(self._are_met)
         for index, replica in zip(self._replicas_of, others, strict=False):
             await replica.command("CLUSTER", "REPLICATE", await self.id_of(masters[index]))

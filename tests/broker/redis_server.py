@@ -22,21 +22,40 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        self._options = options
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._fixed = options
         self._child: Child | None = None
+        self._has_port = False
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """Return where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _options(self) -> list[str]:
+        """Return what else it is told; called once a start."""
+        return list(self._fixed)
 
     async def start(self) -> None:
-        """Start it, with what is on the disk, and wait until it answers."""
+        """Start it, with what is on the disk, and wait until it answers.
+
+        A port that is free may be taken a moment later: until it has had one, it tries others.
+        """
+        while not await self._is_started():
+            self.port = free_port()
+        self._has_port = True
+
+    async def _is_started(self) -> bool:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._child = Child([*command, *self._options], log=self.folder / f"redis-{self.port}.log")
-        deadline = time.monotonic() + 10
+        self._child = Child([*command, *self._options()], log=self.folder / f"redis-{self.port}.log")
+        deadline = time.monotonic() + 30
         async with Redis.from_url(self.url) as redis:
             while True:
                 with suppress(RedisError, OSError):
                     await redis.ping()
-                    return
+                    return True
+                if not self._has_port and self._child.returncode is not None and "in use" in self._child.said():
+                    return False
                 assert time.monotonic() < deadline and self._child.returncode is None, self._child.said()
                 await asyncio.sleep(0.01)
 
