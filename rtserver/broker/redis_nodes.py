@@ -141,6 +141,10 @@ class RedisNodes:
         """Close all connections."""
         for one in (self.client, *self._listeners.values()):
             await one.aclose()
+        if isinstance(self.client, RedisCluster):
+            # After an error it is about to learn the layout anew, and takes itself for closed.
+            for kind in ("nodes_cache", "startup_nodes"):
+                await self.client.nodes_manager.aclose(kind)
 
 
 class _FirstIsKey(AsyncCommandsParser):

@@ -91,7 +91,8 @@ class RedisNodesServer:
     async def _are_met(self) -> bool:
         for node in self.nodes:
             state = _pairs(await node.command("CLUSTER", "INFO"))
-            if state["cluster_state"] != "ok" or int(state["cluster_known_nodes"]) != len(self.nodes):
+            knows = int(state["cluster_known_nodes"]), int(state["cluster_slots_assigned"])
+            if state["cluster_state"] != "ok" or knows != (len(self.nodes), _SLOTS):
                 return False
         return True
 
