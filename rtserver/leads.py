@@ -19,7 +19,7 @@ from .obs.metrics import Metrics
 from .protocols.channels import Channel
 from .store.values import KeptStream
 
-__all__ = ["Lead", "Leads", "claim_shards", "lead_all"]
+__all__ = ["Lead", "Leads", "claim_shards", "describe_forever", "lead_all"]
 
 # Also after a Redis that was emptied gateways soon know what there is.
 _DESCRIBE_S: Final = 5.0
@@ -150,10 +150,10 @@ def lead_all(
 ) -> list[asyncio.Task[None]]:
     """Lead, or stand by, in tasks of a group, and say what is followed; a ConfigError ends the group."""
     tasks = [group.create_task(leader.run(), name="leader") for lead in leads for leader in lead.leaders]
-    return [*tasks, group.create_task(_describe_forever(broker, served, count), name="description")]
+    return [*tasks, group.create_task(describe_forever(broker, served, count), name="description")]
 
 
-async def _describe_forever(broker: RedisBroker, served: Mapping[int, ServedChain], count: int) -> None:
+async def describe_forever(broker: RedisBroker, served: Mapping[int, ServedChain], count: int = 1) -> None:
     """Say what is followed here, for gateways that have never heard of it.
 
     Raises:
