@@ -92,11 +92,6 @@ class RedisNodes:
                 return await self.client.evalsha(script.sha, len(keys), *keys, *args)
             except NoScriptError:
                 return await self.client.eval(script.text, len(keys), *keys, *args)
-            except AttributeError as error:
-                if not self.is_cluster:
-                    raise
-                # The library has no client yet for a node without slots, though one may be on its way there.
-                raise BrokerAway("redis: a slot is moving to a new node") from error
 
     async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
         """Yield None once the subscription stands, then payloads; raises BrokerAway when it ends.
@@ -184,6 +179,14 @@ def _reason(error: BaseException) -> str:
     return type(error).__name__ if "@" in text or not text else text[:200]
 
 
+def _is_the_librarys(error: BaseException) -> bool:
+    """Return whether an error was raised in the library's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("redis.")
+
+
 def _end_if_cancelled() -> None:
     """End a task that was told to, though the library went on.
 
@@ -204,5 +207,10 @@ async def translated() -> AsyncIterator[None]:
     except _AWAY as error:
         _end_if_cancelled()
         raise BrokerAway(f"redis: {_reason(error)}") from error
+    except AttributeError as error:
+        if not _is_the_librarys(error):
+            raise
+        # It has no client yet for a node without slots, though one is on its way there, and asks None instead.
+        raise BrokerAway("redis: a slot is moving to a new node") from error
     except (UnicodeDecodeError, msgspec.DecodeError, orjson.JSONDecodeError) as error:
         raise PermanentError(f"redis holds what is not rtserver's: {error}") from error

@@ -240,6 +240,7 @@ class Joined:
         lines = [f"chain at {self.truth.head.number}"]
         for writer in self.writers:
             lines.append(f"engine {writer.leader.report()} step {writer.leader._number} open {writer.engine.open}")
+            lines.append(f"  {writer.task}")
             lines.append(f"  streams {list(writer.ledger.streams)} wishes {writer.leader._by_gateway}")
         for gateway in self.gateways:
             head = gateway.hub.head(CHAIN)
