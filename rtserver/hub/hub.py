@@ -5,6 +5,7 @@ synchronous: what one call decides, no other call can fall into.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, cast
 
@@ -67,6 +68,8 @@ class Hub:
         self._sessions: dict[Session, None] = {}
         self._fan_out = FanOut(self._sessions.keys(), self._openings.streams, self._laggards, metrics)
         self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
+        # By chain: how often it turned, or may have.
+        self._turns: Counter[ChainId] = Counter()
         self._next_round = clock()
         # Counted when someone looks.
         metrics.ring_changes.set_function(
@@ -82,6 +85,10 @@ class Hub:
     def shard_head(self, chain_id: ChainId, shard: str) -> Header | None:
         """Return the newest block of a shard of a chain, by its label; None before any."""
         return self._heads.of_shard(chain_id, shard)
+
+    def turns(self, chain_id: ChainId) -> int:
+        """Return a number that is another one after each reorganisation, and wherever one may have been missed."""
+        return self._turns[chain_id]
 
     def head_age_ms(self, chain_id: ChainId) -> int | None:
         """Return how long ago the newest block was published."""
@@ -227,6 +234,7 @@ class Hub:
             for stream in told:
                 stream.fragment = ""
         if update.rollback is not None:
+            self._turns[chain_id] += 1
             # Blocks that the last process had told of may be among the dropped, and its clients are not here yet.
             self._openings.begin_anew(chain_id)
         for name, state in update.opened.items():
@@ -280,6 +288,8 @@ class Hub:
         """Deliver a step of a chain whose streams have taken it already, one seq each; the head's age is `age_s`."""
         now = self._clock()
         self._heads.take(chain_id, header, now - age_s, shard)
+        if rollback is not None:
+            self._turns[chain_id] += 1
         try:
             for stream, fragment in fragments.items():
                 stream.fragment = fragment
@@ -309,6 +319,7 @@ class Hub:
             shard: Which of the chain's engines said it.
         """
         self._heads.take(chain_id, header, self._clock() - age_s, shard)
+        self._turns[chain_id] += 1
         places: dict[Session, dict[Stream, int]] = {}
         for stream, seq in moved.items():
             for session in cast(dict[Session, None], stream.listeners):
