@@ -57,5 +57,8 @@ begins a new run; until then a gateway that has told those steps takes nothing o
 **While Redis is away** gateways serve what they hold, and its age; joins of what is not open end in `load_timeout`. The
 engine follows the chain and queues its steps, up to a bound; then it forgets them, and begins a new run later.
 
-**Not here yet**: shared rate limits, caches, several gateways on one port.
+**Beside the steps** a gateway asks for what no channel holds (`asks`): what positions earned moves with time alone, and
+few look at it. An answer is of one block and one run, in Redis for all gateways, written under the token like a step.
+And gateways count there what an address may do (`rates`), each after its own account: that is all there is while Redis
+is away, and what refuses a flood without asking.
 """

@@ -1,7 +1,7 @@
 """An engine's side of what gateways ask for: which keys are answered next, and how much of its time goes into it.
 
-Asks come first. What was asked for lately is answered again with each step, before anyone asks; that takes no more than
-a tenth of the time, so on a chain that is faster than that some have to ask. Never computes an answer itself.
+Asks come first. What was asked for lately is answered again with each step, before anyone asks; within a share
+of the time, so on a chain that is faster than that some have to ask. Never computes an answer itself.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from ..domain.chain import Header
 from ..domain.errors import PermanentError, RetryableError
 from ..obs.metrics import Metrics
-from .asks import HOT_S, AskLink
+from .asks import HOT_S, AskLink, is_renewed
 from .ports import Fenced
 
 __all__ = ["Answering"]
@@ -28,8 +28,10 @@ _PART: Final = 100
 # Keys of interest, and keys that wait for an answer. Of more than these the oldest are asked for again when they are
 # wanted: a gateway repeats its ask after a second.
 _MAX_KEYS: Final = 5000
-# After a time of refreshing nothing is refreshed for so many times that.
-_REST: Final = 9
+# Of its time an engine may spend so much on what nobody has asked for yet, on an average over some seconds: right after
+# a block all of it is wanted at once.
+_SHARE: Final = 0.15
+_MAX_CREDIT_S: Final = 1.0
 # A book in the middle of a block is waited for, unless it is in the middle of one thing or another all the time.
 _SETTLE_S: Final = 0.1
 _RETRY_S: Final = 0.25
@@ -76,7 +78,8 @@ class Answering:
         self._hot: dict[str, float] = {}
         # Of these the ones that were not answered since the newest step.
         self._due: dict[str, None] = {}
-        self._refresh_at = 0.0
+        # Seconds that may be spent ahead, and when that was so.
+        self._credit_s, self._credit_at = _MAX_CREDIT_S, clock()
         self._call = asyncio.Event()
         self._news = asyncio.Event()
         self._step = asyncio.Event()
@@ -128,7 +131,8 @@ class Answering:
         for key in keys:
             self._asked[key] = None
             self._hot.pop(key, None)
-            self._hot[key] = until
+            if is_renewed(key):
+                self._hot[key] = until
         known: dict[str, None] | dict[str, float]
         for known in (self._asked, self._hot):
             for key in list(islice(known, max(len(known) - _MAX_KEYS, 0))):
@@ -138,7 +142,7 @@ class Answering:
 
     async def _answer(self) -> None:
         while True:
-            rest_s = self._refresh_at - self._clock() if self._due else None
+            rest_s = self._rest_s() if self._due else None
             if not self._asked and (rest_s is None or rest_s > 0):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest_s):
@@ -151,6 +155,13 @@ class Answering:
                     async with asyncio.timeout(_SETTLE_S):
                         await self._step.wait()
             await self._answer_part()
+
+    def _rest_s(self) -> float:
+        """Return for how long nothing may be answered ahead; 0 where it may."""
+        now = self._clock()
+        self._credit_s = min(self._credit_s + (now - self._credit_at) * _SHARE, _MAX_CREDIT_S)
+        self._credit_at = now
+        return max(-self._credit_s / _SHARE, 0.0)
 
     async def _answer_part(self) -> None:
         asked = list(islice(self._asked, _PART))
@@ -168,7 +179,7 @@ class Answering:
         bodies = {key: body for key in keys if (body := self._reckon(key)) is not None}
         took_s = time.perf_counter() - began
         if not asked:
-            self._refresh_at = self._clock() + took_s * _REST
+            self._credit_s -= took_s
         self._metrics.answers.labels(self._name, "asked" if asked else "ahead").inc(len(bodies))
         try:
             if bodies:

@@ -18,7 +18,7 @@ import structlog
 from ..domain.chain import Header
 from ..domain.errors import PermanentError, RetryableError
 from ..obs.metrics import Metrics
-from .asks import AHEAD_S, Answer, AskLink
+from .asks import AHEAD_S, Answer, AskLink, is_renewed
 
 __all__ = ["Asking"]
 
@@ -89,8 +89,9 @@ class Asking:
         """
         deadline = self._clock() + _WAIT_S
         missing = self._missing(keys)
-        self._metrics.cache_hits.labels("answers").inc(len(keys) - len(missing))
-        self._metrics.cache_misses.labels("answers").inc(len(missing))
+        counted = sum(map(is_renewed, missing))
+        self._metrics.cache_hits.labels("rates").inc(sum(map(is_renewed, keys)) - counted)
+        self._metrics.cache_misses.labels("rates").inc(counted)
         while missing:
             left_s = deadline - self._clock()
             if left_s <= 0 or self._head() is None:
@@ -189,18 +190,18 @@ class Asking:
         for key, answer in answers.items():
             missed_at = self._missed.pop(key, None)
             if answer is None:
-                misses += missed_at != looked_at
+                misses += is_renewed(key) and missed_at != looked_at
                 self._missed[key] = looked_at
             else:
-                hits += missed_at is None
+                hits += is_renewed(key) and missed_at is None
                 has_come = True
                 self._kept[key] = _Kept(answer.number, answer.hash, now, orjson.loads(answer.body))
                 self._kept.move_to_end(key)
         for known in (self._kept, self._missed):
             while len(known) > _MAX_KEPT:
                 known.popitem(last=False)
-        self._metrics.cache_hits.labels("answers_shared").inc(hits)
-        self._metrics.cache_misses.labels("answers_shared").inc(misses)
+        self._metrics.cache_hits.labels("rates_shared").inc(hits)
+        self._metrics.cache_misses.labels("rates_shared").inc(misses)
         if has_come:
             if self._is_silent:
                 self._is_silent = False

@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 from ..domain.chain import Header
 from ..domain.ids import TokenId
 
-__all__ = ["AHEAD_S", "HOT_S", "Answer", "AskKind", "AskLink", "ask_key", "parse_key"]
+__all__ = ["AHEAD_S", "HOT_S", "Answer", "AskKind", "AskLink", "ask_key", "is_renewed", "parse_key"]
 
 # `brief` is what a list of positions shows of what one earned, `full` all of it, `past` what its history in the
 # database lacks.
@@ -68,6 +68,11 @@ class AskLink(Protocol):
 def ask_key(kind: AskKind, protocol: str, token_id: TokenId) -> str:
     """Return what is asked for, as text."""
     return f"{kind}:{protocol}:{token_id}"
+
+
+def is_renewed(key: str) -> bool:
+    """Return whether a key is answered ahead: what is read beside a database is kept with what was read there."""
+    return not key.startswith("past:")
 
 
 def parse_key(key: str) -> tuple[AskKind, str, TokenId] | None:

@@ -57,7 +57,7 @@ def build_application(
     )
     app.add_routes([*rest.routes(), *PricesApi(rest).routes(), *sockets.routes(), *docs_routes(version)])
     app.add_routes(health.routes(with_metrics=settings.ops.port is None))
-    app.add_routes(HistoryApi(rest, past, PastAnswers(rest.head_hash, metrics)).routes())
+    app.add_routes(HistoryApi(rest, past, PastAnswers(hub.turns, metrics)).routes())
     if settings.dashboard.enabled:
         app.add_routes(page_routes())
     return app, health, sockets

@@ -1,7 +1,7 @@
 """Answers about the past that were given lately: a page is opened by many, and each would be a query of the database.
 
-An answer is kept under the block that it was made of, and used under no other. Who asks for what is being read already
-waits for that. What is not there is an answer, too.
+An answer is used for some seconds, a fraction of what lies between two records, and never after a reorganisation. Who
+asks for what is being read already waits for that. What is not there is an answer, too.
 """
 
 import asyncio
@@ -11,17 +11,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 
 __all__ = ["MAX_BYTES", "PastAnswer", "PastAnswers", "PastKey"]
 
 # A thousand points are 250 KB; most ask for two hundred.
 MAX_BYTES: Final = 16 * 1024 * 1024
-# Also under one block an answer may grow: of what is being computed nothing is told.
+# Records are taken ten seconds apart at most often, a minute by default: a chart doesn't show whether it ends now.
 _FRESH_S: Final = 5.0
 
 # Chain, protocol, token id, the window's length in seconds, points.
-PastKey: TypeAlias = tuple[int, str, int, int, int]
+PastKey: TypeAlias = tuple[ChainId, str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +34,22 @@ class PastAnswer:
 
 
 class PastAnswers:
-    """The answers of the newest blocks.
+    """The answers of the last seconds.
 
     Args:
-        head: Returns the hash of a chain's head, empty for none.
+        turns: Returns a number that is another one after each reorganisation of a chain.
         metrics: Where hits are counted.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, head: Callable[[int], str], metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self, turns: Callable[[ChainId], int], metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._head = head
+        self._turns = turns
         self._clock = clock
         self._hits = metrics.cache_hits.labels("history")
         self._misses = metrics.cache_misses.labels("history")
-        self._kept: OrderedDict[PastKey, tuple[str, float, PastAnswer]] = OrderedDict()
+        self._kept: OrderedDict[PastKey, tuple[int, float, PastAnswer]] = OrderedDict()
         self._size = 0
         self._reading: dict[PastKey, asyncio.Future[None]] = {}
 
@@ -56,33 +57,33 @@ class PastAnswers:
         """Return an answer of now; made by `read` unless someone has just had it. Raises what `read` raises."""
         while True:
             kept = self._kept.get(key)
-            if kept is not None and kept[0] == self._head(key[0]) and self._clock() - kept[1] < _FRESH_S:
+            if kept is not None and kept[0] == self._turns(key[0]) and self._clock() - kept[1] < _FRESH_S:
                 self._kept.move_to_end(key)
                 self._hits.inc()
                 return kept[2]
             reading = self._reading.get(key)
             if reading is None:
                 return await self._read(key, read)
-            # It may fail, or be of another block by then: then this one is next.
+            # It may fail, or be of another branch by then: then this one is next.
             await asyncio.wait({reading})
 
     async def _read(self, key: PastKey, read: Callable[[], Awaitable[PastAnswer]]) -> PastAnswer:
         self._misses.inc()
         reading = self._reading[key] = asyncio.get_running_loop().create_future()
         try:
-            head = self._head(key[0])
+            turns = self._turns(key[0])
             answer = await read()
-            if head and head == self._head(key[0]):
-                self._keep(key, head, answer)
+            if turns == self._turns(key[0]):
+                self._keep(key, turns, answer)
             return answer
         finally:
             del self._reading[key]
             reading.set_result(None)
 
-    def _keep(self, key: PastKey, head: str, answer: PastAnswer) -> None:
+    def _keep(self, key: PastKey, turns: int, answer: PastAnswer) -> None:
         before = self._kept.pop(key, None)
         self._size += len(answer.body) - (0 if before is None else len(before[2].body))
-        self._kept[key] = (head, self._clock(), answer)
+        self._kept[key] = (turns, self._clock(), answer)
         while self._size > MAX_BYTES:
             _, (*_, oldest) = self._kept.popitem(last=False)
             self._size -= len(oldest.body)

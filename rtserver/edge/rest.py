@@ -243,11 +243,6 @@ class Rest:
         if client is not None:
             await self._budgets.load(client)
 
-    def head_hash(self, chain_id: int) -> str:
-        """Return the hash of a chain's head, empty before any."""
-        header = self._hub.head(ChainId(chain_id))
-        return "" if header is None else header.hash
-
     def anchor(self, stream: Stream) -> tuple[dict[str, Any], int]:
         """Return the block that a channel's state is of, and its age in milliseconds."""
         header = self._hub.head_of(stream)

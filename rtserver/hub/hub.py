@@ -5,6 +5,7 @@ synchronous: what one call decides, no other call can fall into.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, cast
 
@@ -27,6 +28,7 @@ from .keeping import kept
 from .laggards import Laggards
 from .limits import Interest, Limits
 from .openings import Openings, Request, Waiter
+from .refusals import Refusals
 from .session import LAG_BYTES, RequestId, Session
 from .stream import Stream
 from .taking import take_update
@@ -67,6 +69,9 @@ class Hub:
         self._sessions: dict[Session, None] = {}
         self._fan_out = FanOut(self._sessions.keys(), self._openings.streams, self._laggards, metrics)
         self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
+        # By chain: how often it turned, or may have.
+        self._turns: Counter[ChainId] = Counter()
+        self._refusals = Refusals()
         self._next_round = clock()
         # Counted when someone looks.
         metrics.ring_changes.set_function(
@@ -82,6 +87,10 @@ class Hub:
     def shard_head(self, chain_id: ChainId, shard: str) -> Header | None:
         """Return the newest block of a shard of a chain, by its label; None before any."""
         return self._heads.of_shard(chain_id, shard)
+
+    def turns(self, chain_id: ChainId) -> int:
+        """Return a number that is another one after each reorganisation, and wherever one may have been missed."""
+        return self._turns[chain_id]
 
     def head_age_ms(self, chain_id: ChainId) -> int | None:
         """Return how long ago the newest block was published."""
@@ -166,7 +175,8 @@ class Hub:
         Raises:
             ClientError: `limit` when the session has too many channels, `rate` when too many requests wait.
         """
-        self._joining.subscribe(session, channel, request_id, cursor, latest=latest)
+        if not self._is_refused(session, channel, request_id):
+            self._joining.subscribe(session, channel, request_id, cursor, latest=latest)
 
     def unsubscribe(self, session: Session, channel: Channel, request_id: RequestId) -> None:
         """Take a session off a channel. Not being on it is no error."""
@@ -174,7 +184,16 @@ class Hub:
 
     def resync(self, session: Session, channel: Channel, request_id: RequestId) -> None:
         """Send a snapshot to a session that lost its place; raises as `subscribe`."""
-        self._joining.resync(session, channel, request_id)
+        if not self._is_refused(session, channel, request_id):
+            self._joining.resync(session, channel, request_id)
+
+    def _is_refused(self, session: Session, channel: Channel, request_id: RequestId) -> bool:
+        """Tell why a channel can't be, where that was found out just now; return whether it was."""
+        refusal = self._refusals.of(channel.name, self._clock())
+        if refusal is None:
+            return False
+        self.reply_error(session, refusal, request_id)
+        return True
 
     # --- readers without a socket ---------------------------------------------------------------------
 
@@ -186,11 +205,16 @@ class Hub:
         return stream
 
     def knows(self, channel: Channel) -> bool:
-        """Return whether a channel is open or being read: who asks for it causes no reads."""
-        return self._openings.knows(channel.name)
+        """Return whether a channel is open or being read, or can't be: who asks for it causes no reads."""
+        name = channel.name
+        return self._openings.knows(name) or self._refusals.of(name, self._clock()) is not None
 
     def when_open(self, channel: Channel, waiter: Waiter) -> None:
         """Call `waiter` once with the channel's stream as soon as it is open, or with why it will not be."""
+        refusal = self._refusals.of(channel.name, self._clock())
+        if refusal is not None:
+            waiter(refusal)
+            return
         self._openings.when_open(channel, waiter)
 
     # --- over a restart -------------------------------------------------------------------------------
@@ -227,6 +251,7 @@ class Hub:
             for stream in told:
                 stream.fragment = ""
         if update.rollback is not None:
+            self._turns[chain_id] += 1
             # Blocks that the last process had told of may be among the dropped, and its clients are not here yet.
             self._openings.begin_anew(chain_id)
         for name, state in update.opened.items():
@@ -260,7 +285,8 @@ class Hub:
             self._openings.linger(stream.channel)
 
     def refuse(self, name: str, error: ClientError) -> None:
-        """Tell all who asked for a channel why it will not be."""
+        """Tell all who asked for a channel why it will not be; who asks in the next seconds is told so, too."""
+        self._refusals.note(name, error, self._clock())
         for session, request_id, _, _ in self._openings.refuse(name):
             self.reply_error(session, error, request_id)
         self._openings.tell_waiters(name, error)
@@ -280,6 +306,8 @@ class Hub:
         """Deliver a step of a chain whose streams have taken it already, one seq each; the head's age is `age_s`."""
         now = self._clock()
         self._heads.take(chain_id, header, now - age_s, shard)
+        if rollback is not None:
+            self._turns[chain_id] += 1
         try:
             for stream, fragment in fragments.items():
                 stream.fragment = fragment
@@ -309,6 +337,7 @@ class Hub:
             shard: Which of the chain's engines said it.
         """
         self._heads.take(chain_id, header, self._clock() - age_s, shard)
+        self._turns[chain_id] += 1
         places: dict[Session, dict[Stream, int]] = {}
         for stream, seq in moved.items():
             for session in cast(dict[Session, None], stream.listeners):

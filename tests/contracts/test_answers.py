@@ -183,7 +183,7 @@ async def test_a_hundred_who_ask_at_once_at_two_gateways_cost_one_answer(stage: 
     assert answers[0][KEY]["block"] == stage.head.hash
     assert engine.reckoned == {KEY: 1}
     # Whoever was first looked in vain; the other gateway may have, too, or found it.
-    assert sum(gateway.counted("misses", "answers_shared") for gateway in gateways) in (1, 2)
+    assert sum(gateway.counted("misses", "rates_shared") for gateway in gateways) in (1, 2)
     assert await gateways[0].get() == answers[0]
     assert engine.reckoned == {KEY: 1}
 
@@ -193,8 +193,8 @@ async def test_what_one_gateway_has_asked_for_another_finds(stage: Stage) -> Non
     engine, first, second = await stage.engine(), stage.gateway(), stage.gateway()
     assert await first.get() == await second.get()
     assert engine.reckoned == {KEY: 1}
-    assert second.counted("hits", "answers_shared") == 1
-    assert second.counted("misses", "answers_shared") == 0
+    assert second.counted("hits", "rates_shared") == 1
+    assert second.counted("misses", "rates_shared") == 0
 
 
 @pytest.mark.usefixtures("patient")

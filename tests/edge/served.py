@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 
-from rtserver.domain.chain import Header
+from rtserver.domain.chain import BlockRef, Header, Rollback
 from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
@@ -101,9 +102,7 @@ class Served:
         self.app.add_routes([*self.rest.routes(), *PricesApi(self.rest).routes()])
         self.past = Past()
         self.app.add_routes(
-            HistoryApi(
-                self.rest, self.past if keeps_past else None, PastAnswers(self.rest.head_hash, self.metrics)
-            ).routes()
+            HistoryApi(self.rest, self.past if keeps_past else None, PastAnswers(self.hub.turns, self.metrics)).routes()
         )
         self.app.add_routes([*self.health.routes(), *self.sockets.routes(), *docs_routes("1.2.3"), *page_routes()])
         self.port = 0
@@ -134,6 +133,13 @@ class Served:
             logs_bloom=0,
         )
         self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self.head, changes=changes))
+
+    def reorg(self) -> None:
+        """Replace the head by another block of its height."""
+        assert self.head is not None
+        old, self.head = self.head, replace(self.head, hash=BlockHash(f"{self.head.hash[:-1]}1"))
+        to = BlockRef(number=old.number - 1, hash=old.parent_hash)
+        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self.head, rollback=Rollback(to=to, dropped=(old.hash,))))
 
     def want(self, channel: Channel) -> None:
         """Answer a wish at once, as the script says."""

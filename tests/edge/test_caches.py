@@ -6,6 +6,7 @@ import asyncio
 
 from rtserver.domain.diff import Change
 from rtserver.domain.errors import ClientError
+from rtserver.domain.ids import ChainId
 from rtserver.edge.past_answers import PastAnswer, PastAnswers
 from rtserver.hub.limits import Limits
 from rtserver.obs.metrics import Metrics
@@ -13,7 +14,7 @@ from rtserver.obs.metrics import Metrics
 from .served import OWNER, Served, position, receive, served
 
 PATH = "/api/v1/positions/7/history"
-KEY = (31337, "uniswap-v3", 7, 3600, 100)
+KEY = (ChainId(31337), "uniswap-v3", 7, 3600, 100)
 
 
 def counted(metrics: Metrics, cache: str) -> tuple[float, float]:
@@ -29,9 +30,9 @@ class Readings:
     """A past that takes its time."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.head = "0x1"
+        self.turns = 1
         self.now = 1000.0
-        self.answers = PastAnswers(lambda chain_id: self.head, metrics, lambda: self.now)
+        self.answers = PastAnswers(lambda chain_id: self.turns, metrics, lambda: self.now)
         self.begun = 0
         self.go_on = asyncio.Event()
         self.body = b"{}"
@@ -60,34 +61,29 @@ async def test_a_crowd_reads_the_past_once() -> None:
     assert counted(metrics, "history") == (99, 1)
 
 
-async def test_another_block_has_another_past() -> None:
+async def test_an_answer_is_used_for_some_seconds() -> None:
     readings = Readings(Metrics())
     readings.go_on.set()
-    await readings.answers.get(KEY, readings.read)
-    readings.head, readings.body = "0x2", b'{"points":[]}'
-    assert (await readings.answers.get(KEY, readings.read)).body == readings.body
-    assert readings.begun == 2
-    # Back on the first branch: what was read there is not dug out again.
-    readings.head = "0x1"
-    await readings.answers.get(KEY, readings.read)
-    assert readings.begun == 3
-
-
-async def test_while_the_chain_stands_still_it_is_read_now_and_then() -> None:
-    """What waits for the database is not told while an engine is busy: the next one shall have it."""
-    readings = Readings(Metrics())
-    readings.go_on.set()
-    for later_s, begun in ((0.0, 1), (4.0, 1), (2.0, 2)):
+    for later_s, begun in ((0.0, 1), (4.0, 1), (2.0, 2), (4.0, 2)):
         readings.now += later_s
         await readings.answers.get(KEY, readings.read)
         assert readings.begun == begun
 
 
-async def test_what_was_read_while_a_block_came_is_not_kept() -> None:
+async def test_after_a_reorganisation_the_past_is_another() -> None:
+    readings = Readings(Metrics())
+    readings.go_on.set()
+    await readings.answers.get(KEY, readings.read)
+    readings.turns, readings.body = 2, b'{"points":[]}'
+    assert (await readings.answers.get(KEY, readings.read)).body == readings.body
+    assert readings.begun == 2
+
+
+async def test_what_was_read_while_the_chain_turned_is_not_kept() -> None:
     readings = Readings(Metrics())
     asked = readings.ask(1)
     await asyncio.sleep(0)
-    readings.head = "0x2"
+    readings.turns = 2
     readings.go_on.set()
     await asyncio.gather(*asked)
     assert len(readings.answers) == 0
@@ -137,9 +133,11 @@ async def test_an_answer_that_is_there_is_nobodys_account() -> None:
             assert response.status == 200
         assert len(server.past.asked) == 1
         server.mine()
+        assert (await server.get(PATH))[0].status == 200
+        server.reorg()
         response, _ = await server.get(PATH)
         assert response.status == 429
-        assert counted(server.metrics, "history") == (2, 2)
+        assert counted(server.metrics, "history") == (3, 2)
 
 
 async def test_the_same_window_by_another_name(server: Served) -> None:

@@ -110,7 +110,8 @@ def test_a_refused_channel_is_answered_to_all_who_asked(stage: Stage) -> None:
     assert one.replica.reply(5)["code"] == "bad_channel"
     assert two.replica.reply(6)["message"] == "not a pool"
     assert heard == [error]
-    # Asking again asks the engine again.
+    # Asking again asks the engine again, after a while.
+    stage.later(11)
     one.subscribe(A, 7)
     assert stage.wanted == [A.name, A.name]
 
