@@ -75,6 +75,8 @@ async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         for chain in settings.chains:
             async for finding in _chain(chain):
                 yield finding
+    # A gateway reads the past from a store that is named, and has none otherwise.
+    if settings.role != "gateway" or settings.store.url is not None or settings.store.path is not None:
         yield await _store(settings)
     if settings.role != "all" or settings.gateways:
         async for finding in _redis(settings):

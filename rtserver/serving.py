@@ -21,7 +21,7 @@ from .hub.limits import Limits
 from .obs.metrics import Metrics
 from .wire.codes import CloseCode
 
-__all__ = ["DRAIN_S", "Addresses", "OnReady", "drain", "listening", "serve_site"]
+__all__ = ["DRAIN_S", "Addresses", "OnReady", "drain", "explain_bind", "listening", "serve_site"]
 
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 DRAIN_S: Final = 2.0
@@ -107,7 +107,7 @@ async def serve_site(
         try:
             await site.start()
         except OSError as error:
-            raise ConfigError(_explain_bind(error, f"{host}:{port}", setting)) from error
+            raise ConfigError(explain_bind(error, f"{host}:{port}", setting)) from error
         address = runner.addresses[0]
         yield f"http://{address[0] if ':' not in address[0] else f'[{address[0]}]'}:{address[1]}"
     finally:
@@ -126,7 +126,8 @@ async def drain(hub: Hub) -> None:
         session.outlet.abort()
 
 
-def _explain_bind(error: OSError, where: str, setting: str) -> str:
+def explain_bind(error: OSError, where: str, setting: str) -> str:
+    """Return why a port can't be had, and what to do about it."""
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use: choose another port with {setting}"
     if error.errno in (errno.EACCES, errno.EPERM):

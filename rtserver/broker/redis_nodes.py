@@ -59,8 +59,10 @@ class RedisNodes:
         self._options: Final[dict[str, Any]] = {
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
-            "socket_keepalive": True,
         }
+        if scheme != "unix":
+            # The library knows it of TCP alone, and a socket of this machine can't fall silent.
+            self._options["socket_keepalive"] = True
         # Of a Cluster: one for each node that is listened to.
         self._listeners: dict[tuple[str, int], Redis] = {}
         try:

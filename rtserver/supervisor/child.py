@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import structlog
 
+from ..config import Role
 from ..obs.metrics import Metrics
 
 __all__ = ["Child", "Pace", "State"]
@@ -44,6 +45,7 @@ class Child:
 
     Args:
         name: Its name in logs, health and metrics.
+        role: What it does.
         command: What is started.
         given: One line for its standard input, which stays open for as long as we live.
         is_alive: Asks the process at an address whether it lives; False also where it doesn't answer in time.
@@ -55,6 +57,7 @@ class Child:
     def __init__(
         self,
         name: str,
+        role: Role,
         command: Sequence[str],
         given: bytes,
         is_alive: Callable[[str], Awaitable[bool]],
@@ -63,6 +66,7 @@ class Child:
         pace: Pace | None = None,
     ) -> None:
         self.name: Final = name
+        self.role: Final = role
         self._command = command
         self._given = given
         self._is_alive = is_alive

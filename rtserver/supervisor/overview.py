@@ -51,7 +51,7 @@ class Overview:
     async def ready(self, request: web.Request) -> web.Response:
         """Answer 200 while some gateway is ready: the kernel sends clients to those that listen."""
         reports = await asyncio.gather(*map(self._report, self._children))
-        ready = not self.is_draining and any(one["ready"] and one["name"] != "engine" for one in reports)
+        ready = not self.is_draining and any(one["ready"] and one["role"] == "gateway" for one in reports)
         body = {"status": "ready" if ready else "not ready", "processes": reports}
         if self.is_draining:
             body["reason"] = "shutting down"
@@ -59,8 +59,8 @@ class Overview:
 
     async def _report(self, child: Child) -> dict[str, Any]:
         report: dict[str, Any] = {
-            "name": child.name, "ready": False, "state": child.state, "pid": child.pid, "restarts": child.restarts,
-            "url": child.ops_url,
+            "name": child.name, "role": child.role, "ready": False, "state": child.state,
+            "pid": child.pid, "restarts": child.restarts, "url": child.ops_url,
         }  # fmt: skip
         if child.ops_url is None:
             return {**report, "reason": "it is being started"}
@@ -71,7 +71,7 @@ class Overview:
         said = orjson.loads(text)
         chains = [
             {key: chain[key] for key in ("chainId", "name", "ready", "ageMs", "inCharge", "reason") if key in chain}
-            for chain in said["chains"]
+            for chain in said.get("chains", ())
         ]
         reason = {"reason": said["reason"]} if "reason" in said else {}
         return {**report, "ready": status == 200, **reason, "chains": chains}

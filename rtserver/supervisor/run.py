@@ -1,8 +1,8 @@
 """Everything that `serve --gateways N` is made of, started, joined and ended."""
 
 import asyncio
-import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from ..domain.errors import ConfigError
 from ..edge.problems import problem_middleware
 from ..gateway import open_broker
 from ..obs.metrics import Metrics
-from ..serving import Addresses, OnReady, serve_site
+from ..serving import Addresses, OnReady, explain_bind, serve_site
+from ..store.opening import default_path
 from .child import Child
 from .overview import Overview
 
@@ -28,6 +29,7 @@ __all__ = ["run_supervisor"]
 log = structlog.get_logger(__name__)
 
 _LOOPBACK: Final = "127.0.0.1"
+_LAST_PORT: Final = 65535
 # So long a process may take to say that it lives.
 _ALIVE_S: Final = 5.0
 
@@ -57,7 +59,7 @@ async def run_supervisor(settings: Settings, stop: asyncio.Event, on_ready: OnRe
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             is_alive = _Alive(session)
             children = [
-                Child(one.name or "", _command(one), json.dumps(plain(one)).encode(), is_alive, stop, metrics)
+                Child(one.name or "", one.role, _command(one), json.dumps(plain(one)).encode(), is_alive, stop, metrics)
                 for one in _processes(settings, port)
             ]
             overview = Overview(children, session, metrics)
@@ -66,7 +68,7 @@ async def run_supervisor(settings: Settings, stop: asyncio.Event, on_ready: OnRe
             ops_host = settings.ops.host or settings.host
             ops_port = settings.ops.port
             if ops_port is None:
-                ops_port = settings.port and settings.port + 1
+                ops_port = settings.port + 1 if 0 < settings.port < _LAST_PORT else 0
             async with serve_site(app, settings, metrics, ops_host, ops_port, "RTSERVER_OPS__PORT") as ops_url:
                 url = f"http://{settings.host if ':' not in settings.host else f'[{settings.host}]'}:{port}"
                 log.info("supervising", url=url, ops=ops_url, gateways=settings.gateways)
@@ -113,8 +115,14 @@ def _processes(settings: Settings, port: int) -> Iterator[Settings]:
         # Its health is all that its own port has: that is for us.
         alone = {"role": "engine", "name": "engine", "host": _LOOPBACK, "port": 0, "gateways": 0, "reuse_port": False}
         yield settings.model_copy(update={**alone, "ops": settings.ops.model_copy(update={"host": None, "port": None})})
+    store = settings.store
+    if store.url is None and store.path is None:
+        # A gateway reads the past where it is told to; beside an engine it knows where that keeps it.
+        store = store.model_copy(update={"path": default_path(os.environ)})
     ops = settings.ops.model_copy(update={"host": _LOOPBACK, "port": 0})
-    shared = {"role": "gateway", "port": port, "reuse_port": True, "gateways": 0, "chains": (), "ops": ops}
+    shared = {
+        "role": "gateway", "port": port, "reuse_port": True, "gateways": 0, "chains": (), "ops": ops, "store": store,
+    }  # fmt: skip
     for number in range(1, settings.gateways + 1):
         yield settings.model_copy(update={**shared, "name": f"gateway-{number}"})
 
@@ -151,8 +159,5 @@ def _held(host: str, port: int) -> Iterator[int]:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(address)
         except OSError as error:
-            hint = "choose another port with --port or RTSERVER_PORT" if error.errno == errno.EADDRINUSE else ""
-            raise ConfigError(
-                f"{where}: {(error.strerror or 'not to be had').lower()}; {hint or 'check it'}"
-            ) from error
+            raise ConfigError(explain_bind(error, where, "--port or RTSERVER_PORT")) from error
         yield int(address[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -57,8 +59,8 @@ def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert shown_url(url) == shown
 
 
-def settings(role: str, redis: RedisServer) -> Settings:
-    given: dict[str, Any] = {"redis": {"url": redis.url}, "chains": [{"id": 1, "rpc": ["http://127.0.0.1:9"]}]}
+def settings(role: str, url: str) -> Settings:
+    given: dict[str, Any] = {"redis": {"url": url}, "chains": [{"id": 1, "rpc": ["http://127.0.0.1:9"]}]}
     return Settings(role=role, **given)  # type: ignore[arg-type] # one of them
 
 
@@ -71,10 +73,10 @@ async def test_an_engine_refuses_one_that_evicts_and_a_gateway_says_so(redis: Re
     await redis.start()
     try:
         with pytest.raises(ConfigError, match="set maxmemory-policy to noeviction"):
-            await open_broker(settings("engine", redis))
-        await (await open_broker(settings("gateway", redis))).aclose()
+            await open_broker(settings("engine", redis.url))
+        await (await open_broker(settings("gateway", redis.url))).aclose()
         await redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        await (await open_broker(settings("engine", redis))).aclose()
+        await (await open_broker(settings("engine", redis.url))).aclose()
 
         wrong = redis.url.replace("redis://", "redis://limited:secret@")
         with pytest.raises(ConfigError, match="refuses the user or the password") as caught:
@@ -115,3 +117,20 @@ async def test_one_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, r
     monkeypatch.setattr(Redis, "info", info)
     with pytest.raises(ConfigError, match=r"7 or newer is needed, this is 6\.2\.14"):
         await look_at_redis(redis_server.url)
+
+
+async def test_a_socket_of_this_machine_is_a_redis_like_any_other() -> None:
+    # The path of a socket may have some hundred bytes: those of tests may be longer.
+    with TemporaryDirectory(prefix="rtserver-redis-", dir="/tmp") as folder:
+        path = Path(folder, "redis.sock")
+        server = RedisServer(Path(folder), "--unixsocket", str(path))
+        await server.start()
+        broker = await open_broker(settings("gateway", f"unix://{path}?db=0"))
+        try:
+            await broker.describe(1, {"name": "ethereum"})
+            assert await broker.described() == {1: {"name": "ethereum"}}
+            async with aclosing(broker.chain(1).steps()) as steps:  # type: ignore[type-var]
+                assert await anext(steps) is None, "subscribed"
+        finally:
+            await broker.aclose()
+            await server.end()

@@ -80,3 +80,14 @@ def test_a_wrong_setting_ends_it_as_it_ends_serve() -> None:
     by_hand = CliRunner().invoke(app, ["child", "gateway-1"], input="\n")
     assert by_hand.exit_code == 2
     assert "not by hand" in by_hand.output
+
+
+async def test_a_gateway_is_asked_for_a_store_that_it_names(redis_server: RedisServer, tmp_path: Path) -> None:
+    redis = {"redis": {"url": redis_server.url}, "role": "gateway"}
+    for store, said in (({}, ""), ({"path": str(tmp_path / "s")}, "answers"), ({"path": "/proc/no/where"}, "WRONG")):
+        out = io.StringIO()
+        status = await run_checkup(load_settings(None, {**redis, "store": store}), out)
+        assert status == (2 if said == "WRONG" else 0), out.getvalue()
+        found = [line for line in out.getvalue().splitlines() if "store" in line and line[:2] in ("ok", "WR")]
+        assert len(found) == bool(store)
+        assert all(said in line for line in found)

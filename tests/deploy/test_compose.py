@@ -30,6 +30,7 @@ from .environment import ROOT, image_environment, interpolated, known_variables
 
 GIVEN = {"RPC": "ws://127.0.0.1:1,http://127.0.0.1:1", "POSTGRES_PASSWORD": "a-password"}
 OURS = ("engine", "standby", "gateway-1", "gateway-2")
+ALONE = "rtserver"
 
 
 def composed(**given: str) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def ours() -> dict[str, dict[str, Any]]:
 def test_it_is_valid() -> None:
     document = {key: value for key, value in composed().items() if not key.startswith("x-")}
     found = ComposeSpecification.model_validate(document)
-    assert set(found.services) == {*OURS, "proxy", "redis", "postgres", "rtserver", "demo"}
+    assert set(found.services) == {*OURS, ALONE, "proxy", "redis", "postgres", "demo"}
     for part in (composed()["services"]["engine"], composed()["services"]["redis"]):
         part["helthcheck"] = part.pop("healthcheck")
         with pytest.raises(ValueError, match="helthcheck"):
@@ -184,9 +185,11 @@ async def test_what_it_starts_works_together(
             "postgres:5432": postgres.url("x").partition("@")[2].partition("/")[0],
             proxy: "127.0.0.1",
         }
-        for name in OURS:
+        for name in (*OURS, ALONE):
             started.start(name, file["services"][name], hosts)
-        urls = {name: await started.ready(name) for name in OURS}
+        urls = {name: await started.ready(name) for name in (*OURS, ALONE)}
+        volume = started.folder / ALONE
+        assert [file.name for file in volume.rglob("*.sqlite3")] == ["store.sqlite3"], "in the volume"
 
         async with ClientSession() as session:
             for name in OURS:

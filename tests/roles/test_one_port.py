@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession
 from broker.redis_server import RedisServer
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -153,6 +153,75 @@ async def test_a_gateway_of_one_port_is_killed(one_port: OnePort) -> None:
     told = [line for line in lines if line["event"] == "process ended, to be started again"]
     assert [(line["process"], line["status"]) for line in told] == [(victim, -signal.SIGKILL)]
     assert {line["process"] for line in lines if line["event"] == "serving"} == set(after)
+
+
+class Gateways:
+    """A supervisor of gateways alone, whose engines are elsewhere."""
+
+    def __init__(self, redis: RedisServer, folder: Path, port: int) -> None:
+        self.log = folder / "gateways.log"
+        self.ops_url = url_of("127.0.0.1", ops_port := free_port())
+        command = [
+            sys.executable,
+            "-m",
+            "rtserver",
+            "serve",
+            "--role",
+            "gateway",
+            "--gateways",
+            "2",
+            "--port",
+            str(port),
+        ]
+        mine = {"RTSERVER_REDIS__URL": redis.url, "RTSERVER_REDIS__PREFIX": "nobody", "RTSERVER_LOG__FORMAT": "json"}
+        mine["RTSERVER_OPS__PORT"] = str(ops_port)
+        self.child = Child(command, log=self.log, environment={**os.environ, **mine})
+
+    async def running(self) -> list[dict[str, Any]]:
+        """Return what is told of the gateways once they run. There is no chain, so they are not ready."""
+        async with asyncio.timeout(60), ClientSession() as session:
+            while True:
+                with suppress(ClientError):
+                    async with session.get(f"{self.ops_url}/health/ready") as response:
+                        assert response.status == 503
+                        processes = list((await response.json())["processes"])
+                    if all(one["state"] == "running" for one in processes):
+                        return processes
+                await asyncio.sleep(0.05)
+
+
+async def answers(session: ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/health/live"):
+            return True
+    except ClientError:
+        return False
+
+
+async def test_gateways_end_with_their_supervisor_also_if_it_is_killed(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    one = Gateways(redis_server, tmp_path, port)
+    try:
+        gateways = await one.running()
+        (tmp_path / "other").mkdir()
+        assert [gateway["name"] for gateway in gateways] == ["gateway-1", "gateway-2"]
+        assert all("no engine has said yet" in gateway["reason"] for gateway in gateways)
+
+        other = Gateways(redis_server, tmp_path / "other", port)
+        assert await other.child.wait() == 2
+        assert f"127.0.0.1:{port} is in use" in other.child.said(), "although gateways may share a port"
+
+        one.child.kill_now()
+        async with asyncio.timeout(60), ClientSession() as session:
+            # Not by their process ids: whose children they are now may not care that they ended.
+            while any([await answers(session, gateway["url"]) for gateway in gateways]):
+                await asyncio.sleep(0.05)
+        said = one.log.read_text()
+        assert said.count('"event": "shutting down"') == len(gateways), "in order"
+    finally:
+        await one.child.end(timeout_s=15.0)
 
 
 def test_without_its_redis_nothing_is_started(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Stage:
         self.metrics = Metrics()
         self.answers = True
         self.child = Child(
-            "one", [sys.executable, "-c", program], b"given", self._is_alive, self.stop, self.metrics, pace
+            "one", "gateway", [sys.executable, "-c", program], b"given", self._is_alive, self.stop, self.metrics, pace
         )
 
     async def _is_alive(self, ops_url: str) -> bool:
