@@ -2,26 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
-import orjson
 import structlog
 from aiohttp import web
 
 from . import __version__
 from .broker.answering import Answering
-from .chain.linker import Linker
-from .chain.reader import ChainReader
-from .chain.rpc import make_endpoint
-from .chain.source import ChainSource
 from .chain_ids import fetch_chain_ids
-from .config import ChainSettings, HistorySettings, PriceSettings, ProtocolSettings, Settings
-from .domain.errors import ConfigError
-from .domain.ids import Address, ChainId
-from .domain.update import BlockUpdate
+from .config import Settings
+from .domain.ids import ChainId
 from .edge.application import build_application
 from .edge.earnings import BookEarnings
 from .edge.health import Health, process_of
@@ -29,14 +21,9 @@ from .edge.problems import problem_middleware
 from .edge.proxies import Proxies
 from .edge.rest import ServedChain
 from .edge.ws import Sockets, tick_forever
-from .engine.core import EngineCore
-from .engine.keeping import Keeper
-from .engine.memory import Memory
-from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
 from .gateway import open_broker, run_gateway
-from .history.build import Chain, Kept, build_history
-from .history.reading import ChainHistory, Histories
+from .history.reading import Histories
 from .history.then import HistoryThen
 from .hub.hub import Hub
 from .hub.limits import Limits
@@ -44,13 +31,10 @@ from .leads import Lead, Leads, claim_shards, lead_all, reckoner
 from .obs.collector import Collector
 from .obs.huge_pages import ask_forever
 from .obs.metrics import Metrics
-from .protocols.addresses import checksum, parse_address
-from .protocols.base import Book
+from .parts import ChainParts, close, finish, follow
 from .protocols.channels import Channel
-from .protocols.registry import adapters
 from .serving import OnReady, drain, listening
-from .store.values import KeptStream
-from .worth.build import build_aggregator, build_sources, hops_of, watch_prices
+from .worth.build import build_sources
 from .worth.http_prices import PriceFetcher
 from .worth.then import PricesThen
 
@@ -58,19 +42,9 @@ if TYPE_CHECKING:
     from .store.history import HistoryStore
     from .store.store import Store
 
-__all__ = ["identity_of", "run_server"]
+__all__ = ["run_server"]
 
 log = structlog.get_logger(__name__)
-
-# Two calls beside the blocks, for what is safe and finalized.
-_FINALITY_EVERY_BLOCKS: Final = 16
-# After SIGTERM: time for the step that is being read, and for the last checkpoint.
-_REST_S: Final = 0.5
-_KEEP_S: Final = 1.5
-# And for the records that wait.
-_RECORD_S: Final = 0.5
-# A chain that is not known by id: a guess that only limits derive from.
-_DEFAULT_BLOCK_TIME_S: Final = 12.0
 
 
 class _Router:
@@ -88,215 +62,15 @@ class _Router:
         self.runners[channel.chain_id].unwant(channel)
 
 
-class _Sink(Protocol):
-    """Where a chain's steps go, and from where its wishes come: the hub, or an engine's lead."""
-
-    def publish(self, update: BlockUpdate) -> None:
-        """Take a step."""
-
-    def reopen(self, channel: Channel) -> None:
-        """Wish for a channel that an earlier process had open."""
-
-    def go_on(self, streams: Mapping[str, KeptStream]) -> None:
-        """Take an earlier process' streams."""
-
-
-class _Chain:
-    """The parts of one chain."""
-
-    def __init__(
-        self,
-        settings: ChainSettings,
-        chain_id: ChainId,
-        sink: _Sink,
-        metrics: Metrics,
-        prices: PriceSettings,
-        store: "Store | None",
-        keep_every_s: float,
-        records: "HistoryStore | None",
-        history: HistorySettings,
-    ) -> None:
-        known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
-        first = next((deployment for deployment in known.values() if deployment is not None), None)
-        self.chain_id = chain_id
-        self.name = settings.name or (first.chain_name if first else f"chain-{chain_id}")
-        stablecoins = settings.stablecoins
-        if stablecoins is None:
-            stablecoins = tuple(map(parse_address, first.stablecoins)) if first else ()
-        dollars = [Address(token) for token in stablecoins]
-        hops = hops_of(chain_id, settings)
-        deviation_bps = round(prices.deviation_percent * 100)
-        block_time_s = settings.block_time_s or (first.block_time_s if first else _DEFAULT_BLOCK_TIME_S)
-        self.head_limit_s = settings.head_limit_s or max(20.0, 6 * block_time_s)
-
-        deployed = settings.protocols
-        if deployed is None:
-            deployed = tuple(
-                ProtocolSettings(
-                    kind=kind,
-                    factory=deployment.factory,
-                    position_manager=deployment.position_manager,
-                    staker=deployment.staker,
-                    first_block=deployment.first_block,
-                )
-                for kind, deployment in known.items()
-                if deployment is not None
-            )
-        self.books: dict[str, Book] = {}
-        books = self.books
-        first_blocks: dict[Address, int] = {}
-        self.protocols: list[dict[str, str]] = []
-        for protocol in deployed:
-            manager = Address(protocol.position_manager)
-            staker = None if protocol.staker is None else Address(protocol.staker)
-            code_hash = protocol.init_code_hash
-            books[protocol.kind] = adapters()[protocol.kind].build(
-                chain_id,
-                Address(protocol.factory),
-                manager,
-                None if code_hash is None else bytes.fromhex(code_hash[2:]),
-                dollars,
-                hops=hops,
-                staker=staker,
-                rewards_every_s=settings.rewards_every_s,
-                looks_back=settings.looks_back,
-                deviation_bps=deviation_bps,
-            )
-            self._describe(protocol.kind, protocol.factory, manager, staker)
-            if protocol.first_block is not None:
-                first_blocks |= {contract: protocol.first_block for contract in (manager, staker) if contract}
-        if not books:
-            raise ConfigError(
-                f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
-                "[[chains.protocols]] (kind, factory, position_manager), and give it through --config"
-            )
-
-        urls = settings.urls
-        timeout_s = settings.rpc_timeout_s
-        ws = [url for url in urls if url.startswith("ws")]
-        self.reader = ChainReader(
-            self.name,
-            [make_endpoint(url, timeout_s=timeout_s) for url in urls],
-            metrics,
-            max_in_flight=settings.rpc_in_flight,
-            per_s=settings.rpc_calls_per_s,
-            first_blocks=first_blocks,
-        )
-        self.source = ChainSource(
-            chain_id=chain_id,
-            name=self.name,
-            ws_urls=ws,
-            reader=self.reader,
-            # With a subscription, polling is the net under it; without one, it is the way.
-            silence_s=max(2.5 * block_time_s, 2.0) if ws else min(max(block_time_s / 3, 0.2), 4.0),
-            connect_timeout_s=timeout_s,
-            metrics=metrics,
-            linker=Linker(),
-            # Heads are asked for node by node: which of them says what decides whom to believe.
-            nodes=self.reader.nodes(),
-            heard=self.reader.saw,
-            finality_every_blocks=_FINALITY_EVERY_BLOCKS,
-        )
-        identity = identity_of(deployed)
-        self.prices = build_aggregator(chain_id, settings, prices, dollars)
-        watch_prices(self.prices, self.name, metrics)
-        core = EngineCore(chain_id, books, self.prices)
-        self.keeper: Keeper | None = None
-        memory = None
-        if store is not None:
-            self.keeper = Keeper(
-                chain_id=chain_id,
-                name=self.name,
-                identity=identity,
-                core=core,
-                books=books,
-                window=lambda: self.source.window,
-                is_at_rest=lambda: self.runner.is_at_rest,
-                saver=store,
-                every_s=keep_every_s,
-                metrics=metrics,
-            )
-            resuming = Resuming(
-                chain_id=chain_id,
-                name=self.name,
-                core=core,
-                books=books,
-                reader=self.reader,
-                window=lambda: self.source.window,
-                reopen=sink.reopen,
-                go_on=sink.go_on,
-            )
-            memory = Memory(
-                chain_id=chain_id,
-                name=self.name,
-                identity=identity,
-                loader=store,
-                resuming=resuming,
-                keeper=self.keeper,
-            )
-        self.history: ChainHistory | None = None
-        if records is not None:
-            chain = Chain(
-                chain_id=chain_id,
-                name=self.name,
-                identities={protocol["kind"]: protocol["positionManager"].lower() for protocol in self.protocols},
-                books=books,
-                is_at_rest=lambda: self.runner.is_at_rest,
-                window=lambda: self.source.window,
-                headers=self.reader.headers,
-            )
-            self.history = build_history(chain, Kept(**history.model_dump(exclude={"enabled"})), records, metrics)
-        self.tasks: list[asyncio.Task[None]] = []
-        self.runner = ChainRunner(
-            name=self.name,
-            core=core,
-            source=self.source,
-            reader=self.reader,
-            sink=sink,
-            metrics=metrics,
-            memory=memory,
-            records=None if self.history is None else self.history.recorder,
-        )
-
-    def following(self) -> dict[str, Any]:
-        """Return how the head is followed: what is announced, what is final, and where each node is."""
-        report: dict[str, Any] = {
-            "behindBlocks": self.runner.behind_blocks,
-            "subscriptions": self.source.subscriptions,
-            "nodes": {node: place.value for node, place in self.source.places().items()},
-            "endpoints": self.reader.describe(),
-        }
-        for tag, header in self.source.tags.items():
-            report[tag] = {"number": header.number, "hash": header.hash}
-        if self.history is not None:
-            report["history"] = self.history.writer.report()
-        return report
-
-    def _describe(self, kind: str, factory: str, manager: str, staker: str | None) -> None:
-        contracts = {"factory": factory, "positionManager": manager}
-        if staker is not None:
-            contracts["staker"] = staker
-        self.protocols.append({"kind": kind} | {name: checksum(Address(at)) for name, at in contracts.items()})
-
-
-def identity_of(protocols: Iterable[ProtocolSettings]) -> str:
-    """Return what kept facts depend on: what is kept of other contracts knows other positions by the same ids."""
-    contracts = [
-        (each.kind, each.factory, each.position_manager, each.init_code_hash or "", each.staker or "")
-        for each in protocols
-    ]
-    return orjson.dumps(sorted([text.lower() for text in each] for each in contracts)).decode()
-
-
 def _build(
     settings: Settings, ids: list[ChainId], metrics: Metrics, store: "Store | None"
-) -> tuple[list[_Chain], list[PriceFetcher | PricesThen], Hub, web.Application, Health, Sockets]:
+) -> tuple[list[ChainParts], list[PriceFetcher | PricesThen], Hub, web.Application, Health, Sockets]:
     router = _Router()
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
     records = _open_history(settings, store)
     chains = [
-        _Chain(
+        ChainParts(
             chain_settings,
             chain_id,
             hub,
@@ -321,7 +95,7 @@ def _build(
 
 
 def _told(
-    chains: list[_Chain], records: "HistoryStore | None", settings: Settings
+    chains: list[ChainParts], records: "HistoryStore | None", settings: Settings
 ) -> tuple[BookEarnings, Histories | None]:
     """Return what is told beside channels: what positions earned, and their past where it is recorded."""
     by_id = {chain.chain_id: chain for chain in chains}
@@ -337,7 +111,7 @@ def _told(
 
 
 def _sources(
-    settings: Settings, chains: list[_Chain], metrics: Metrics, records: "HistoryStore | None"
+    settings: Settings, chains: list[ChainParts], metrics: Metrics, records: "HistoryStore | None"
 ) -> tuple[list[PriceFetcher | PricesThen], Callable[[], dict[str, Any]]]:
     kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
     return build_sources(
@@ -386,23 +160,23 @@ async def _run_all(settings: Settings, stop: asyncio.Event, on_ready: OnReady | 
         async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(tick_forever(hub), name="tick"), *_follow(group, chains, fetchers)]
+                tasks = [group.create_task(tick_forever(hub), name="tick"), *follow(group, chains, fetchers)]
                 await stop.wait()
                 health.is_draining = sockets.is_draining = True
                 log.info("shutting down", connections=sum(1 for _ in hub.sessions))
-                kept = (_finish(chain, partial(hub.kept_streams, chain.chain_id)) for chain in chains)
+                kept = (finish(chain, partial(hub.kept_streams, chain.chain_id)) for chain in chains)
                 await asyncio.gather(drain(hub), *kept)
                 for task in tasks:
                     task.cancel()
     finally:
-        await _close(chains, store)
+        await close(chains, store)
 
 
 async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
     """Compute, and publish over Redis; the port has health and metrics only."""
     metrics = Metrics()
     store = await _open_store(settings)
-    chains: list[_Chain] = []
+    chains: list[ChainParts] = []
     broker = None
     try:
         broker = await open_broker(settings)
@@ -411,7 +185,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         served: dict[int, ServedChain] = {}
         for chosen, lead in zip(settings.chains, leads, strict=True):
             every_s = settings.store.every_s
-            chain = _Chain(
+            chain = ChainParts(
                 chosen, lead.chain_id, lead, metrics, settings.prices, store, every_s, records, settings.history
             )
             report = partial(_both, chain, lead)
@@ -432,58 +206,28 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         async with listening(app, settings, metrics, health, on_ready) as url:
             log.info("serving", role="engine", url=url, chains=[chain.name for chain in chains])
             async with asyncio.TaskGroup() as group:
-                tasks = _follow(group, chains, fetchers)
+                tasks = follow(group, chains, fetchers)
                 tasks += lead_all(group, leads, broker, served, settings.shards.count)
                 tasks += [group.create_task(one.run(), name="answers") for one in answering]
                 await stop.wait()
                 health.is_draining = True
                 log.info("shutting down")
                 # Streams never go on in another engine: its run is a new one.
-                await asyncio.gather(*(_finish(chain, dict) for chain in chains))
+                await asyncio.gather(*(finish(chain, dict) for chain in chains))
                 for task in tasks:
                     task.cancel()
     finally:
-        await _close(chains, store)
+        await close(chains, store)
         if broker is not None:
             await broker.aclose()
 
 
-def _is_at_rest(chain: _Chain) -> bool:
+def _is_at_rest(chain: ChainParts) -> bool:
     return chain.runner.is_at_rest
 
 
-def _both(chain: _Chain, lead: Lead) -> dict[str, Any]:
+def _both(chain: ChainParts, lead: Lead) -> dict[str, Any]:
     return {**chain.following(), **lead.report()}
-
-
-def _follow(
-    group: asyncio.TaskGroup, chains: list[_Chain], fetchers: list[PriceFetcher | PricesThen]
-) -> list[asyncio.Task[None]]:
-    """Start what follows the chains; return what ends after them."""
-    tasks = []
-    for chain in chains:
-        chain.tasks.append(group.create_task(chain.reader.run(), name=f"endpoints {chain.name}"))
-        chain.tasks.append(group.create_task(chain.source.run(), name=f"source {chain.name}"))
-        chain.tasks.append(group.create_task(chain.runner.run(), name=f"engine {chain.name}"))
-        if chain.keeper is not None:
-            tasks.append(group.create_task(chain.keeper.run(), name=f"keeper {chain.name}"))
-        if chain.history is not None:
-            recorder, writer = chain.history.recorder, chain.history.writer
-            chain.tasks.append(group.create_task(recorder.run(), name=f"recorder {chain.name}"))
-            chain.tasks.append(group.create_task(chain.history.seeding.run(), name=f"seeding {chain.name}"))
-            tasks.append(group.create_task(writer.run(), name=f"history {chain.name}"))
-    return tasks + [group.create_task(fetcher.run(), name="prices from elsewhere") for fetcher in fetchers]
-
-
-async def _close(chains: list[_Chain], store: "Store | None") -> None:
-    for chain in chains:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await chain.reader.close()
-    if store is not None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await store.close()
 
 
 async def _open_store(settings: Settings) -> "Store | None":
@@ -502,28 +246,3 @@ def _open_history(settings: Settings, store: "Store | None") -> "HistoryStore | 
     from .store.history import HistoryStore
 
     return HistoryStore(store.database)
-
-
-async def _finish(chain: _Chain, streams: Callable[[], Mapping[str, KeptStream]]) -> None:
-    """Stop following a chain, between two blocks if it gets there soon, and keep what it was then."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _REST_S
-    while not chain.runner.is_at_rest and loop.time() < deadline:
-        await asyncio.sleep(0.01)
-    is_at_rest = chain.runner.is_at_rest
-    # From here on nothing is published: what is kept now is all that any client can have.
-    for task in chain.tasks:
-        task.cancel()
-    head = chain.runner.head
-    if chain.keeper is not None and head is not None and is_at_rest:
-        try:
-            async with asyncio.timeout(_KEEP_S):
-                await chain.keeper.finish(head, streams())
-        except TimeoutError:
-            log.warning("last checkpoint took too long", chain=chain.name)
-    if chain.history is not None:
-        try:
-            async with asyncio.timeout(_RECORD_S):
-                await chain.history.writer.finish()
-        except TimeoutError:
-            log.warning("last records took too long", chain=chain.name)

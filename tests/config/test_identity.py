@@ -2,8 +2,8 @@
 
 import pytest
 
-from rtserver.app import identity_of
 from rtserver.config import ProtocolSettings
+from rtserver.parts import identity_of
 
 _OTHER = "0x" + "ef" * 20
 
