@@ -17,10 +17,13 @@ __all__ = ["COLLECTOR", "EVERY_S", "Collector"]
 # Python's default (700) the collector walks the young generation 70 times as often, for nothing: a third of a large
 # block's time.
 COLLECTOR: Final = (50_000, 20, 50)
-# What is new since then is walked: nothing on an idle chain, 4 ms where 50,000 positions moved meanwhile.
-EVERY_S: Final = 5.0
+# What is new since then is walked: nothing on an idle chain, 4 ms where 50,000 positions moved meanwhile. While all
+# endpoints refuse, a second's errors are some megabytes: left alone for longer, they are what the process then holds.
+EVERY_S: Final = 1.0
 # Rounds until also that is walked which was in use when it was new.
 _MIDDLE_EVERY: Final = 12
+# Rounds until is looked whether there is much more than when all was walked: counting takes 5 ms with 50,000 positions.
+_LOOK_EVERY: Final = 60
 # All is walked once it has grown by so much, so that walking costs a constant share of making: 0.45 s with 50,000
 # positions, 20 ms with a hundred. A few connections' worth is nothing to stop for.
 _GROWTH: Final = 1.25
@@ -72,11 +75,10 @@ class Collector:
             gc.collect(0)
             return
         gc.collect(1)
-        if _old_objects() > _GROWTH * self._old + _FEW:
+        if self._rounds % _LOOK_EVERY == 0 and _old_objects() > _GROWTH * self._old + _FEW:
             gc.collect()
             self._old = _old_objects()
 
 
 def _old_objects() -> int:
-    # A list of them all: 5 ms with 50,000 positions.
     return len(gc.get_objects(generation=2))
