@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from ..domain.chain import Header
+from ..domain.chain import Header, Log
 from ..domain.errors import PermanentError, RetryableError
-from ..protocols.base import Book, PastAnswer, PastQuery
+from ..protocols.base import Book, LogFilter, PastAnswer, PastQuery
 from .core import EngineCore
 from .ports import Reader
 
@@ -96,11 +96,16 @@ class Earlier:
         try:
             calls = await self._reader.call(query.calls, header.hash, "load")
             before = await self._reader.call(query.before, header.parent_hash, "load")
+            logs: list[Log] = []
+            if query.logs is not None:
+                address, topic = query.logs
+                wanted = LogFilter(frozenset([address]), frozenset([topic]))
+                (logs,) = await self._reader.logs([header.hash], wanted)
         except PermanentError as error:
             # Its time is known all the same.
             log.info("earlier block's state is not kept", chain=self._name, block=header.number, error=str(error))
             return PastAnswer(block=header.ref, timestamp=header.timestamp, has_state=False)
-        return PastAnswer(block=header.ref, timestamp=header.timestamp, calls=calls, before=before)
+        return PastAnswer(block=header.ref, timestamp=header.timestamp, calls=calls, before=before, logs=logs)
 
 
 async def header_at(reader: Headers, at: int, head: Header) -> Header | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from ..domain.chain import BlockRef
+from ..domain.chain import BlockRef, Log
 from ..domain.ids import Address, BlockHash, TokenId
 
 __all__ = [
@@ -161,6 +161,8 @@ class PastQuery:
     at: int = 0
     calls: tuple[tuple[Address, bytes], ...]
     before: tuple[tuple[Address, bytes], ...] = ()
+    # Logs of the block that are wanted, too: a contract and a first topic.
+    logs: tuple[Address, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,7 @@ class PastAnswer:
     timestamp: int
     calls: Sequence[bytes | None] = ()
     before: Sequence[bytes | None] = ()
+    logs: Sequence[Log] = ()
     has_state: bool = True
 
 

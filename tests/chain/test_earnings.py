@@ -184,6 +184,11 @@ async def test_who_unstakes_together_is_credited_apart(lab: Lab) -> None:
     async with open_world(lab, staking=True) as later:
         await later.open_owners(owners)
         await assert_credited(later, staker, dict(zip(ids, owners, strict=True)))
+    for owner in owners:
+        async with open_world(lab, staking=True) as alone:
+            # Nobody asked for the others, who shared the incentive's sums in that block.
+            await alone.open_owners([owner])
+            await assert_credited(alone, staker, dict(zip(ids, owners, strict=True)))
 
 
 async def assert_credited(world: World, staker: Staker, owners: dict[int, str]) -> None:

@@ -74,6 +74,8 @@ class Credits:
         # All unstakes of blocks that were seen, also of positions that nobody asks for: they share the sums.
         self._groups: dict[_Group, dict[int, _Unstake]] = {}
         self._blocks: dict[BlockHash, set[IncentiveId]] = {}
+        # Of these nobody's unstake is missing: of blocks that were seen, and of those whose logs were asked for.
+        self._whole: set[_Group] = set()
         self._open: dict[_Group, None] = {}
         self._waiting: set[_Group] = set()
         self._reads: dict[_Group, _Reads] = {}
@@ -111,6 +113,7 @@ class Credits:
             self._forget(token_id, self._unstakes.get(token_id, {}).values())
         self._groups.clear()
         self._blocks.clear()
+        self._whole.clear()
         self._open.clear()
         self._waiting.clear()
         self._reads.clear()
@@ -127,6 +130,7 @@ class Credits:
             # Shared with another of the same block: the amounts are read, see `past_query`.
             self._seen.pop(group, None)
         self._take(log)
+        self._whole.add(group)
 
     def saw(self, incentive: IncentiveId, sums: tuple[int, int]) -> None:
         """Take an incentive's sums at the newest block."""
@@ -197,6 +201,7 @@ class Credits:
         self._leave(group)
 
     def _leave(self, group: _Group) -> None:
+        self._whole.discard(group)
         self._open.pop(group, None)
         self._waiting.discard(group)
         self._reads.pop(group, None)
@@ -239,7 +244,9 @@ class Credits:
         before = [incentive]
         for token_id in sorted({one.token_id for one in members.values()}):
             before += [ev.stake_call(self._at, token_id, group[1]), ev.deposit_call(self._at, token_id)]
-        return PastQuery(block=group[0], calls=(incentive,), before=tuple(before))
+        # Of an old block the positions are known that somebody asked for. Others shared the sums.
+        logs = None if group in self._whole else (self._at, ev.TOKEN_UNSTAKED)
+        return PastQuery(block=group[0], calls=(incentive,), before=tuple(before), logs=logs)
 
     def _second_query(self, group: _Group, key: IncentiveKey) -> PastQuery:
         ranges = sorted(set(self._reads[group].ticks.values()))
@@ -259,6 +266,14 @@ class Credits:
         if answer is None or None in answer.before:
             self._reads.pop(group, None)
             return True
+        if query.logs is not None:
+            self._whole.add(group)
+            for log in answer.logs:
+                if len(log.topics) == 3 and log.topics[2].lower() == group[1]:
+                    self._take(log)
+            if len(members) > len(order):
+                self._open[group] = None  # once more, with all of them
+                return True
         if reads is None:
             reads = _first_reads(order, answer)
             if len(order) > 1:
