@@ -95,9 +95,7 @@ async def _slow(stage: Stage) -> Outcome:
 
 
 _AGE = "heartbeats and REST with the head's age; "
-_AGAIN = (
-    "then frames of what was missed; new epochs if the engine in charge is not back within a second"
-)
+_AGAIN = "then frames of what was missed; new epochs if the engine in charge is not back within a second"
 
 ROWS = (
     Row(
