@@ -67,6 +67,22 @@ def _tell(text: str) -> None:
     print(f"\r{text:70}", end="", file=sys.stderr)
 
 
+def _report(measured: list[Measured], options: argparse.Namespace, began: float) -> None:
+    _tell("")
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": [one.as_json() for one in measured]}, indent=1))
+        return
+    print("\n| fault | what the client sees | right again after, s: median / slowest |")
+    print("|---|---|---|")
+    for one in measured:
+        if one.outcomes:
+            print(one.line())
+    print()
+    for line in (line for one in measured for line in one.more()):
+        print(line)
+    print(f"{options.turns} turns in {time.monotonic() - began:.0f} s; {machine_line()}")
+
+
 async def _bench(options: argparse.Namespace) -> int:
     from redis_faults.stage import open_stage
     from redis_faults.table import ROWS
@@ -81,6 +97,8 @@ async def _bench(options: argparse.Namespace) -> int:
     measured: list[Measured] = []
     failed: list[str] = []
     async with AsyncExitStack() as stack:
+        # Whatever ends it: what was measured until then is worth its minutes.
+        stack.callback(_report, measured, options, began)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtserver-bench-")))
         lab = await stack.enter_async_context(open_lab(toolchain, contracts, accounts=_ACCOUNTS))
         opened = open_stage(lab, folder, outage_ms=int(1000 * options.outage_s), crowd=options.clients)
@@ -98,18 +116,6 @@ async def _bench(options: argparse.Namespace) -> int:
                     # Right in the end, but told otherwise than the table says: the others are worth their minutes.
                     failed.append(row.key)
                     print(f"\n{row.key}: {error}", file=sys.stderr)
-    _tell("")
-    if options.json:
-        print(json.dumps({"machine": machine(), "rows": [one.as_json() for one in measured]}, indent=1))
-    else:
-        print("\n| fault | what the client sees | right again after, s: median / slowest |")
-        print("|---|---|---|")
-        for one in measured:
-            print(one.line())
-        print()
-        for line in (line for one in measured for line in one.more()):
-            print(line)
-        print(f"{options.turns} turns in {time.monotonic() - began:.0f} s; {machine_line()}")
     if failed:
         print(f"not as the table says: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -17,9 +17,11 @@ one goes along every 64th, or when the ring has left the last one behind; state 
 **One writer.** The lease is a key with an expiry; whoever takes it gets a token that begins with a generation that only
 grows (and not below Redis' own clock, so also over a Redis that was emptied) and ends with its holder. The token stays
 in a key without expiry, and every write compares: an engine that slept through its lease and wakes up is refused by
-the script itself, whatever it believes. The token is also the name of the *run*: steps are counted within it. If Redis
-holds another count than the writer (restored, failed over, emptied), the writer is refused as well and begins a new
-run. A write whose answer was lost is sent again: the count tells whether it had been taken.
+the script itself, whatever it believes. A lease that ran out is its holder's for a second more: it runs out as well
+where Redis itself was away, and a new run costs every client a snapshot. The token is also the name of the *run*: steps
+are counted within it. If Redis holds another count than the writer (restored, failed over, emptied), the writer is
+refused as well and begins a new run. A write whose answer was lost is sent again: the count tells whether it had been
+taken.
 
 **A new run is a new epoch for every channel.** It begins with all snapshots, in calls of a bounded size, and is
 *complete* with the last of them. This is the one way for a takeover, an empty Redis, lost writes, and an engine whose

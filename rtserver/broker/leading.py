@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, Protocol
 
 import structlog
@@ -38,6 +38,7 @@ class LeadLimits:
         warm_s: So long an engine that has not loaded all wishes yet leaves the lease to others.
         look_s: So often wishes are read again, and what nobody wishes for is closed.
         patience_s: After Redis was away, and in a new run, nothing is closed for so long: gateways wish anew.
+        silence_s: After this without even a beat the line to wishes is taken anew.
         retry_s: Between two tries.
     """
 
@@ -48,6 +49,7 @@ class LeadLimits:
         warm_s: float = 20.0,
         look_s: float = 5.0,
         patience_s: float = 10.0,
+        silence_s: float = 3.0,
         retry_s: float = 0.25,
     ) -> None:
         self.lease_s: Final = lease_s
@@ -55,6 +57,7 @@ class LeadLimits:
         self.warm_s: Final = warm_s
         self.look_s: Final = look_s
         self.patience_s: Final = patience_s
+        self.silence_s: Final = silence_s
         self.retry_s: Final = retry_s
 
 
@@ -139,6 +142,7 @@ class Leader:
         # What nobody wishes for any more: closed between two steps, and not before.
         self._to_close: list[str] = []
         self._patient_until = 0.0
+        self._look_now = asyncio.Event()
         metrics.in_charge.labels(name).set(0)
 
     @property
@@ -292,10 +296,18 @@ class Leader:
         while True:
             try:
                 async with aclosing(self._link.wishes()) as wishes:  # type: ignore[type-var]
-                    async for names in wishes:
+                    is_new = True
+                    while True:
+                        # A line that is dead without a word looks like gateways that wish for nothing; beats differ.
+                        async with asyncio.timeout(self._limits.silence_s):
+                            names = await anext(wishes)
                         for name in names:
                             self._wish(name)
-            except (RetryableError, PermanentError):
+                        if is_new:
+                            # What was wished for before may have been missed.
+                            self._look_now.set()
+                            is_new = False
+            except (RetryableError, PermanentError, StopAsyncIteration, TimeoutError):
                 # Told by whoever writes; until it is back, wishes are read every few seconds.
                 await asyncio.sleep(self._limits.retry_s)
 
@@ -324,7 +336,10 @@ class Leader:
             else:
                 self._to_close = unwanted
                 self._news.set()
-            await asyncio.sleep(self._limits.look_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.look_s):
+                    await self._look_now.wait()
+            self._look_now.clear()
 
     def _wish(self, name: str) -> None:
         if name in self._open:

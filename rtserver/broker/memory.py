@@ -20,7 +20,18 @@ __all__ = ["MemoryBroker", "MemoryLink"]
 _MAX_UNREAD: Final = 4096
 
 # All that is written, but for the clock that generations are counted by.
-_WRITTEN: Final = ("_owner", "_lease", "_run", "_number", "_is_complete", "_header", "_at", "_channels", "_wishes")
+_WRITTEN: Final = (
+    "_owner",
+    "_lease",
+    "_run",
+    "_number",
+    "_is_complete",
+    "_header",
+    "_at",
+    "_channels",
+    "_wishes",
+    "_vacant_at",
+)
 
 _T = TypeVar("_T")
 
@@ -66,6 +77,8 @@ class MemoryLink:
         """Lose everything but the clock."""
         self._owner = ""
         self._lease: tuple[str, float] = ("", 0.0)
+        # When somebody first found that it had run out.
+        self._vacant_at: float | None = None
         self._run, self._number, self._is_complete = "", 0, False
         self._header: Header | None = None
         self._at = 0.0
@@ -99,11 +112,19 @@ class MemoryLink:
         """Take the lease; see the port."""
         self._check()
         held, until = self._lease
-        if held and held != holder and self._clock() < until:
-            return None
+        now = self._clock()
+        if held and held != holder:
+            if now < until:
+                return None
+            # Whoever had it may come back for a while.
+            if self._vacant_at is None:
+                self._vacant_at = now
+            if now - self._vacant_at < ttl_ms / 3000:
+                return None
+        self._vacant_at = None
         self._generation += 1
         self._owner = f"{self._generation}-{holder}"
-        self._lease = (holder, self._clock() + ttl_ms / 1000)
+        self._lease = (holder, now + ttl_ms / 1000)
         return self._owner
 
     async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
@@ -114,6 +135,9 @@ class MemoryLink:
         if number and (self._run != token or self._number < number):
             return False
         self._lease = (token.partition("-")[2], self._clock() + ttl_ms / 1000)
+        self._vacant_at = None
+        for queue in list(self._wish_listeners):
+            _put(queue, ())
         if self._run:
             self._tell(Heard(run=self._run, number=self._number, is_beat=True))
         return True

@@ -57,10 +57,13 @@ class ChainLink(Protocol):
     # --- the engine's side ----------------------------------------------------------------------------
 
     async def acquire(self, holder: str, ttl_ms: int) -> str | None:
-        """Take the lease, or take it anew; return the token of a new generation, None while another has it."""
+        """Take the lease, or take it anew; return the token of a new generation, None while another has it.
+
+        One that ran out is its holder's still for a third of `ttl_ms`, from when another first asks for it.
+        """
 
     async def renew(self, token: str, ttl_ms: int, number: int = 0) -> bool:
-        """Keep the lease and let gateways hear that the line lives.
+        """Keep the lease and let gateways and engines hear that the line lives.
 
         Returns:
             False where another was in charge since, or where the step `number`, which was written, is there no more.
@@ -89,7 +92,8 @@ class ChainLink(Protocol):
     def wishes(self) -> AsyncIterator[Sequence[str]]:
         """Yield channels that gateways began to wish for; the first item, empty, says that it listens.
 
-        Nothing that is wished for after the first item is missed, until it raises BrokerAway.
+        Nothing that is wished for after the first item is missed, until it raises BrokerAway. Further empty ones come
+        with each renewal of the lease.
         """
 
     # --- a gateway's side -----------------------------------------------------------------------------

@@ -45,14 +45,22 @@ class Script:
 
 
 # ARGV: prefix, holder, ttl. A generation is at least the clock: also over an emptied Redis it only grows.
+# A lease runs out as well where Redis was away itself. So whoever had it may come back for a third of its time more,
+# from when another one first asks: a new run is a snapshot for everyone. One that was given back is free (vacant 0).
 ACQUIRE: Final = Script("""
 local P = ARGV[1]
-here({P .. 'lease'})
+here({P .. 'lease', P .. 'head'})
 local held = redis.call('GET', P .. 'lease')
 if held and held ~= ARGV[2] then return false end
 local t = redis.call('TIME')
 local generation = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = redis.call('GET', P .. 'owner')
+if before and not held and string.match(before, '%-(.*)$') ~= ARGV[2] then
+  local since = redis.call('HGET', P .. 'head', 'vacant')
+  if not since then redis.call('HSET', P .. 'head', 'vacant', string.format('%.0f', generation)) end
+  if not since or generation - tonumber(since) < tonumber(ARGV[3]) / 3 then return false end
+end
+redis.call('HDEL', P .. 'head', 'vacant')
 if before then generation = math.max(generation, tonumber(string.match(before, '^%d+')) + 1) end
 local token = string.format('%.0f', generation) .. '-' .. ARGV[2]
 redis.call('SET', P .. 'owner', token)
@@ -70,6 +78,9 @@ local head = redis.call('HMGET', P .. 'head', 'run', 'step')
 local written = tonumber(ARGV[5])
 if written > 0 and (head[1] ~= ARGV[2] or tonumber(head[2]) < written) then return 0 end
 redis.call('SET', P .. 'lease', ARGV[3], 'PX', ARGV[4])
+redis.call('HDEL', P .. 'head', 'vacant')
+-- An empty list, so that whoever listens for wishes hears that the line lives.
+redis.call('SPUBLISH', P .. 'wishes', '\\144')
 if head[1] then
   redis.call('SPUBLISH', P .. 'steps', cmsgpack.pack({head[1], head[2], 'beat', '', '', '', '', '0', '0'}))
 end
@@ -79,8 +90,9 @@ return 1
 # ARGV: prefix, token.
 RELEASE: Final = Script("""
 local P = ARGV[1]
-here({P .. 'lease'})
+here({P .. 'lease', P .. 'head'})
 if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 0 end
+redis.call('HSET', P .. 'head', 'vacant', '0')
 return redis.call('DEL', P .. 'lease')
 """)
 

@@ -67,3 +67,21 @@ async def test_an_emptied_broker_closes_nothing_before_gateways_could_wish_anew(
         assert A.name in writer.engine.open
         writer.leader._patient_until = 0.0
         await until(lambda: A.name not in writer.engine.open)
+
+
+async def test_a_line_to_wishes_that_is_dead_without_a_word_is_taken_anew() -> None:
+    async with joined("memory", lambda: pytest.fail("no Redis here")) as ways:
+        await ways.begin(1)
+        client = ways.client()
+        await ways.subscribed(client, A, 1)
+        (writer,) = ways.writers
+        assert ways.make_link is not None
+        link = ways.make_link()
+        assert isinstance(link, MemoryLink)
+        # Wishes are not read again by themselves before the test is over.
+        writer.leader._limits = LeadLimits(lease_s=0.6, renew_s=0.1, look_s=300.0, silence_s=0.3, retry_s=0.02)
+        writer.leader._look_now.set()
+        await until(lambda: not writer.leader._look_now.is_set())
+        link._wish_listeners.clear()
+        await ways.subscribed(client, B, 2)
+        assert B.name in writer.engine.open

@@ -93,12 +93,25 @@ async def test_a_lease_that_is_given_back_or_runs_out_is_free(link: ChainLink) -
     second = await link.acquire("b2", 1)
     assert second is not None
     async with asyncio.timeout(5):
-        while (third := await link.acquire("c3", TTL_MS)) is None:
+        while (third := await link.acquire("c3", 90)) is None:
             await asyncio.sleep(0.002)
     assert not await link.renew(second, TTL_MS)
     await link.release(second)
     assert await link.acquire("d4", TTL_MS) is None
     assert await link.renew(third, TTL_MS)
+
+
+async def test_a_lease_that_ran_out_is_its_holders_for_a_while(link: ChainLink) -> None:
+    """It runs out as well where the broker itself was away: then its holder comes back first, and goes on."""
+    first = await link.acquire("a1", 1)
+    assert first is not None
+    await asyncio.sleep(0.01)
+    assert await link.acquire("b2", TTL_MS) is None
+    assert await link.renew(first, 1)
+    await asyncio.sleep(0.01)
+    # Counted anew.
+    assert await link.acquire("b2", TTL_MS) is None
+    assert await link.renew(first, TTL_MS)
 
 
 async def test_whoever_slept_through_a_lease_that_nobody_took_goes_on(link: ChainLink) -> None:

@@ -133,7 +133,7 @@ async def _gateway_killed(stage: Stage) -> Outcome:
             await stage.blocks(_BLOCKS, is_timed=False)
             counts = await crowd.right(stage, have_come_back=True)
         first.start()
-        await first.ready()
+        await stage.lives(first)
     await stage.right()
     return Outcome(
         seen=tuple(watcher.seen for watcher in stage.watchers),

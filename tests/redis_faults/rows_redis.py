@@ -95,7 +95,7 @@ async def _slow(stage: Stage) -> Outcome:
 
 
 _AGE = "heartbeats and REST with the head's age; "
-_AGAIN = "then one frame, or a snapshot of each channel under a new epoch if the standby was quicker"
+_AGAIN = "then frames of what was missed; new epochs if the engine in charge is not back within a second"
 
 ROWS = (
     Row(

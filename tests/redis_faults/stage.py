@@ -114,6 +114,12 @@ class Stage:
             lines = (await response.text()).splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
+    async def lives(self, gateway: Process) -> None:
+        """Wait until a gateway follows its engine, however old the head is."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while not (await gateway.chain()).get("live"):
+                await asyncio.sleep(0.05)
+
     async def rises(self, process: Process, name: str, above: float) -> None:
         """Wait until a metric is over a value."""
         async with asyncio.timeout(_PATIENCE_S):

@@ -47,5 +47,5 @@ def everyone(outcome: Outcome) -> bool:
 
 
 def frames_or_new_epochs(outcome: Outcome) -> None:
-    """The same for all clients: who was in charge goes on, or the standby was quicker."""
+    """The same for all: who was in charge goes on, or came back too late (on a busy machine), and the standby leads."""
     (new_epochs if everyone(outcome) else only_frames)(outcome)
