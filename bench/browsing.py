@@ -5,7 +5,7 @@
 
 A seed decides who looks at what: owners and positions by Zipf's law, so that a few are looked at by most; each look is
 a summary, a position's details, its history, a snapshot, or a socket that stays for a while. Some look for what does
-not exist. A market moves the chain with a block a second. In the end the processes' own counters say how many were
+not exist. A market moves the chain with each block. In the end the processes' own counters say how many were
 hits, and how many calls to the node there were.
 """
 
@@ -264,6 +264,7 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
         bench = await stack.enter_async_context(
             open_bench_lab(positions=options.positions, swaps=4, seed=options.seed, tell=tell)
         )
+        await bench.lab.node.set_block_time(options.block_time)
         served = await stack.enter_async_context(serving(bench, folder, options.gateways))
         book = bench.lab.book
         world = [(owner, positions) for owner in bench.lab.owners if (positions := book.owned_by(owner))]
@@ -273,7 +274,7 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
         async def trade() -> None:
             while True:
                 await bench.trade()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(options.block_time)
 
         seen = Seen()
         browsers = [
@@ -322,6 +323,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--warm", type=float, default=15.0, help="seconds before it counts")
     parser.add_argument("--gateways", type=int, default=0, help="0: one process does everything")
+    parser.add_argument("--block-time", type=int, default=2, help="seconds")
     parser.add_argument("--browsers", type=int, default=40)
     parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between two looks of one")
     parser.add_argument("--positions", type=int, default=300, help="ten an owner")

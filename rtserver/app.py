@@ -27,7 +27,7 @@ from .history.reading import Histories
 from .history.then import HistoryThen
 from .hub.hub import Hub
 from .hub.limits import Limits
-from .leads import Lead, Leads, claim_shards, lead_all, reckoner
+from .leads import Lead, Leads, claim_shards, first_of, lead_all, reckoner
 from .obs.collector import Collector
 from .obs.huge_pages import ask_forever
 from .obs.metrics import Metrics
@@ -197,8 +197,10 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         earnings, past = _told(chains, records, settings)
         answering: list[Answering] = []
         for chain, lead in zip(chains, leads, strict=True):
-            reckon = reckoner(chain.chain_id, served[chain.chain_id].kinds, earnings, past)
-            answering += lead.answer(reckon, partial(_is_at_rest, chain), metrics)
+            kinds = served[chain.chain_id].kinds
+            reckon = reckoner(chain.chain_id, kinds, earnings, past)
+            first = first_of(chain.chain_id, kinds, earnings)
+            answering += lead.answer(reckon, first, partial(_is_at_rest, chain), metrics)
         fetchers, prices = _sources(settings, chains, metrics, records)
         health = Health(Leads(leads), served, metrics, prices, process_of(settings))
         app = web.Application(middlewares=[problem_middleware(metrics, settings.origins, Proxies(()))])

@@ -1,7 +1,7 @@
 """The role `engine`: what stands where the hub stands in a single process. Computes nothing itself."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
@@ -28,7 +28,7 @@ from .obs.metrics import Metrics
 from .protocols.channels import Channel
 from .store.values import KeptStream
 
-__all__ = ["Lead", "Leads", "claim_shards", "lead_all", "reckoner"]
+__all__ = ["Lead", "Leads", "claim_shards", "first_of", "lead_all", "reckoner"]
 
 # Also after a Redis that was emptied gateways soon know what there is.
 _DESCRIBE_S: Final = 5.0
@@ -86,12 +86,17 @@ class Lead:
         }
 
     def answer(
-        self, reckon: Callable[[str], bytes | None], is_at_rest: Callable[[], bool], metrics: Metrics
+        self,
+        reckon: Callable[[str], bytes | None],
+        first: Callable[[str], Coroutine[Any, Any, None] | None],
+        is_at_rest: Callable[[], bool],
+        metrics: Metrics,
     ) -> Sequence[Answering]:
         """Return what answers gateways, for each shard that this engine is in charge of; these are to be run.
 
         Args:
             reckon: Returns the answer to a key as of the newest step.
+            first: Returns what is to be waited for before a key is answered for the first time.
             is_at_rest: Returns whether all that is known of the chain is in that.
             metrics: Where answers are counted.
         """
@@ -100,6 +105,7 @@ class Lead:
                 name=leader.name,
                 link=RedisAsks(self._links[shard]),
                 reckon=reckon,
+                first=first,
                 head=partial(_head_of, self._ledgers[shard]),
                 token=partial(_token_of, leader),
                 is_at_rest=is_at_rest,
@@ -193,6 +199,20 @@ def reckoner(
                 assert_never(kind)
 
     return reckon
+
+
+def first_of(
+    chain_id: ChainId, kinds: frozenset[str], earnings: BookEarnings
+) -> Callable[[str], Coroutine[Any, Any, None] | None]:
+    """Return what says what a key's first answer waits for: as in a single process, all that a position earned."""
+
+    def first(key: str) -> Coroutine[Any, Any, None] | None:
+        asked = parse_key(key)
+        if asked is None or asked[0] != "full" or asked[1] not in kinds:
+            return None
+        return earnings.first(chain_id, *asked[1:])
+
+    return first
 
 
 async def claim_shards(broker: RedisBroker, chain_id: int, name: str, count: int) -> None:

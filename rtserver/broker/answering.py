@@ -6,10 +6,10 @@ of the time, so on a chain that is faster than that some have to ask. Never comp
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -32,6 +32,8 @@ _MAX_KEYS: Final = 5000
 # a block all of it is wanted at once.
 _SHARE: Final = 0.15
 _MAX_CREDIT_S: Final = 1.0
+# Keys that may wait for something before they are answered; more are answered without.
+_MAX_HELD: Final = 1000
 # A book in the middle of a block is waited for, unless it is in the middle of one thing or another all the time.
 _SETTLE_S: Final = 0.1
 _RETRY_S: Final = 0.25
@@ -46,6 +48,7 @@ class Answering:
         name: The chain's name in logs and metrics.
         link: To the gateways.
         reckon: Returns the answer to a key as of the newest step, as JSON; None for a key that says nothing.
+        first: Returns what is to be waited for, a second at most, before a key is answered for the first time.
         head: Returns the block of the newest step.
         token: Returns what proves that this engine is in charge; None while it isn't.
         is_at_rest: Returns whether all that is known of the chain is in the newest step.
@@ -59,6 +62,7 @@ class Answering:
         name: str,
         link: AskLink,
         reckon: Callable[[str], bytes | None],
+        first: Callable[[str], Coroutine[Any, Any, None] | None] = lambda key: None,
         head: Callable[[], Header | None],
         token: Callable[[], str | None],
         is_at_rest: Callable[[], bool],
@@ -68,6 +72,9 @@ class Answering:
         self._link = link
         self._name = name
         self._reckon = reckon
+        self._first = first
+        # Keys whose answer waits for something.
+        self._held: set[str] = set()
         self._head = head
         self._token = token
         self._is_at_rest = is_at_rest
@@ -98,7 +105,7 @@ class Answering:
         """Answer until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
-            group.create_task(self._look())
+            group.create_task(self._look(group))
             group.create_task(self._answer())
 
     async def _listen(self) -> None:
@@ -110,7 +117,7 @@ class Answering:
             except (RetryableError, PermanentError):
                 await asyncio.sleep(_RETRY_S)  # told by whoever writes steps
 
-    async def _look(self) -> None:
+    async def _look(self, group: asyncio.TaskGroup) -> None:
         """Take what is asked: when called, and every second in case the call was not heard."""
         while True:
             with suppress(TimeoutError):
@@ -122,14 +129,19 @@ class Answering:
                 self._hot.clear()
                 continue
             try:
-                self._take(await self._link.take(token))
+                self._take(await self._link.take(token), group)
             except (RetryableError, PermanentError):
                 await asyncio.sleep(_RETRY_S)
 
-    def _take(self, keys: Sequence[str]) -> None:
+    def _take(self, keys: Sequence[str], group: asyncio.TaskGroup) -> None:
         until = self._clock() + HOT_S
         for key in keys:
-            self._asked[key] = None
+            first = self._first(key) if len(self._held) < _MAX_HELD else None
+            if first is not None:
+                self._held.add(key)
+                group.create_task(self._hold(key, first))
+            elif key not in self._held:
+                self._asked[key] = None
             self._hot.pop(key, None)
             if is_renewed(key):
                 self._hot[key] = until
@@ -139,6 +151,14 @@ class Answering:
                 del known[key]
         if keys:
             self._news.set()
+
+    async def _hold(self, key: str, first: Coroutine[Any, Any, None]) -> None:
+        try:
+            await first
+        finally:
+            self._held.discard(key)
+        self._asked[key] = None
+        self._news.set()
 
     async def _answer(self) -> None:
         while True:
@@ -155,6 +175,14 @@ class Answering:
                     async with asyncio.timeout(_SETTLE_S):
                         await self._step.wait()
             await self._answer_part()
+
+    def _body(self, key: str) -> bytes | None:
+        try:
+            return self._reckon(key)
+        except Exception:
+            # What is wrong with one position is no reason to end the engine of all: it is told as unknown.
+            log.exception("no answer could be computed", chain=self._name, key=key[:120])
+            return None
 
     def _rest_s(self) -> float:
         """Return for how long nothing may be answered ahead; 0 where it may."""
@@ -174,10 +202,11 @@ class Answering:
             self._asked.clear()
             self._due.clear()
             return
-        began = time.perf_counter()
+        # Of the processor, not of the clock: a busy machine is no reason to answer less.
+        began = time.thread_time()
         # In one go, so all of one block.
-        bodies = {key: body for key in keys if (body := self._reckon(key)) is not None}
-        took_s = time.perf_counter() - began
+        bodies = {key: body for key in keys if (body := self._body(key)) is not None}
+        took_s = time.thread_time() - began
         if not asked:
             self._credit_s -= took_s
         self._metrics.answers.labels(self._name, "asked" if asked else "ahead").inc(len(bodies))

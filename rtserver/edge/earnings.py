@@ -4,7 +4,7 @@ an engine elsewhere says.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -87,8 +87,8 @@ class BookEarnings:
 
         Who asks first for all of one position waits a moment for what its payments were worth.
         """
-        if not is_brief and len(keys) == 1:
-            await self._wait_for(channel.chain_id, *keys[0])
+        if not is_brief and len(keys) == 1 and (first := self.first(channel.chain_id, *keys[0])) is not None:
+            await first
         found = []
         for index, (protocol, token_id) in enumerate(keys):
             if index and index % _RECKONED_AT_ONCE == 0:
@@ -96,13 +96,17 @@ class BookEarnings:
             found.append(self.of(channel.chain_id, protocol, token_id, is_brief=is_brief))
         return found
 
-    async def _wait_for(self, chain_id: ChainId, protocol: str, token_id: TokenId) -> None:
+    def first(self, chain_id: ChainId, protocol: str, token_id: TokenId) -> Coroutine[Any, Any, None] | None:
+        """Return what whoever asks first for all of a position waits for, a moment; None for those who come later."""
         key = chain_id, protocol, token_id
         if key in self._waited:
-            return
+            return None
         self._waited[key] = None
         while len(self._waited) > _WAITED:
             self._waited.popitem(last=False)
+        return self._wait_for(key)
+
+    async def _wait_for(self, key: tuple[ChainId, str, TokenId]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_S):
                 await self._price_past(*key)

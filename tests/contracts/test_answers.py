@@ -6,10 +6,10 @@ import asyncio
 import json
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from broker.redis_server import RedisServer
@@ -43,10 +43,15 @@ class EngineStage:
         self.metrics = Metrics()
         self.reckoned: Counter[str] = Counter()
         self.is_at_rest = True
+        self.broken: set[str] = set()
+        # While it is shut, first answers wait.
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.answering = Answering(
             name="test",
             link=stage.asks(),
             reckon=self.reckon,
+            first=self.first,
             head=lambda: self.head,
             token=lambda: self.token,
             is_at_rest=lambda: self.is_at_rest,
@@ -55,10 +60,18 @@ class EngineStage:
         self.task = asyncio.create_task(self.answering.run())
 
     def reckon(self, key: str) -> bytes | None:
+        if key in self.broken:
+            raise ZeroDivisionError(key)
         if parse_key(key) is None:
             return None
         self.reckoned[key] += 1
         return json.dumps({"key": key, "block": self.head.hash, "by": self.token}).encode()
+
+    def first(self, key: str) -> Coroutine[Any, Any, None] | None:
+        return None if self.gate.is_set() else self.wait()
+
+    async def wait(self) -> None:
+        await self.gate.wait()
 
     def publish(self, head: Header) -> None:
         self.head = head
@@ -300,6 +313,32 @@ async def test_a_key_of_another_version_is_no_answer_and_no_harm(stage: Stage, h
     gateway = stage.gateway()
     assert await gateway.get("shape:uniswap-v3:1") == {}
     await gateway.gets(KEY, stage.head)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_first_answer_that_waits_for_something_holds_up_no_other(stage: Stage) -> None:
+    engine, gateway = await stage.engine(), stage.gateway()
+    engine.gate.clear()
+    first = asyncio.create_task(gateway.get())
+    await until(lambda: engine.answering._held == {KEY})
+    other = ask_key("brief", "uniswap-v3", TokenId(3))
+    engine.answering._asked[other] = None
+    engine.answering._news.set()
+    await until(lambda: engine.reckoned[other] == 1)
+    assert not first.done()
+    engine.gate.set()
+    assert (await first)[KEY]["block"] == stage.head.hash
+    assert engine.answering._held == set()
+
+
+async def test_what_goes_wrong_with_one_position_is_that_ones_alone(stage: Stage, hasty: None) -> None:
+    engine, gateway = await stage.engine(), stage.gateway()
+    broken = ask_key("full", "uniswap-v3", TokenId(2))
+    engine.broken.add(broken)
+    await gateway.gets(KEY, stage.head)
+    assert (await gateway.get(broken, KEY)).keys() == {KEY}
+    engine.broken.clear()
+    await gateway.gets(broken, stage.head)
 
 
 async def test_what_is_remembered_has_a_bound(stage: Stage, monkeypatch: pytest.MonkeyPatch, patient: None) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from broker.redis_server import RedisServer
+from edge.raw import HANDSHAKE, exchange
+from edge.served import Served, served
 
 from rtserver.broker.rates import RedisRates
 from rtserver.broker.redis_link import RedisBroker
@@ -32,13 +34,13 @@ async def brokers(url: str, count: int) -> AsyncIterator[list[RedisBroker]]:
         yield made
 
 
-@pytest.fixture(params=["local", "shared"])
-async def make(request: pytest.FixtureRequest, redis_server: RedisServer) -> AsyncIterator[Make]:
+@pytest.fixture(params=["local", "redis", "cluster"])
+async def make(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[Make]:
     """Makes an account of so many a minute."""
     if request.param == "local":
         yield LocalBudget
         return
-    async with brokers(redis_server.url, 1) as (broker,):
+    async with brokers(urls[request.param], 1) as (broker,):
         yield lambda per_minute: SharedBudget("test", per_minute, RedisRates(broker), Metrics())
 
 
@@ -80,6 +82,31 @@ async def test_two_gateways_give_away_one_account(redis_server: RedisServer) -> 
         came_back = int((time.monotonic() - began) / 1.5) + 1
         assert 40 <= answers.count(0) <= 40 + came_back
         assert all(0 <= wait_s <= 1.5 for wait_s in answers)
+
+
+async def test_requests_and_sockets_at_two_gateways_are_on_one_account(redis_server: RedisServer) -> None:
+    limits = Limits(loads_per_minute=3, connections_per_minute=2)
+    async with AsyncExitStack() as stack:
+        pair = []
+        for broker in await stack.enter_async_context(brokers(redis_server.url, 2)):
+            budgets = shared_budgets(limits, RedisRates(broker), Metrics())
+            server = await stack.enter_async_context(served(limits=limits, trusted=("127.0.0.1",), budgets=budgets))
+            server.mine()
+            server.states.update({f"position:31337:uniswap-v3:{token_id}": {} for token_id in range(5)})
+            pair.append(server)
+
+        async def load(server: Served, token_id: int, client: str = "192.0.2.1") -> int:
+            path = f"/api/v1/snapshot?channel=position:31337:uniswap-v3:{token_id}"
+            response, _ = await server.get(path, X_Forwarded_For=client)
+            return response.status
+
+        one, other = pair
+        assert [await load(one, 0), await load(other, 1), await load(one, 2)] == [200, 200, 200]
+        assert [await load(one, 3), await load(other, 3)] == [429, 429]
+        assert [await load(one, 3, "192.0.2.2"), await load(other, 1)] == [200, 200], "another's, and one that is open"
+        hello = HANDSHAKE.replace(b"Host: x", b"Host: x\r\nX-Forwarded-For: 192.0.2.3")
+        replies = [await exchange(server.port, hello) for server in (one, other, one, other)]
+        assert [reply.status for reply in replies] == [101, 101, 429, 429]
 
 
 async def test_loads_and_sockets_are_accounts_of_their_own(redis_server: RedisServer) -> None:

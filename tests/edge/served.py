@@ -18,7 +18,7 @@ from rtserver.domain.diff import Change, JsonObject, State
 from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.domain.update import BlockUpdate
-from rtserver.edge.budgets import local_budgets
+from rtserver.edge.budgets import Budgets, local_budgets
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.docs import docs_routes
 from rtserver.edge.earnings import Earnings
@@ -86,6 +86,7 @@ class Served:
         earnings: Earnings | None = None,
         *,
         keeps_past: bool = True,
+        budgets: Budgets | None = None,
     ) -> None:
         self.now = 5000.0
         self.metrics = Metrics()
@@ -94,7 +95,7 @@ class Served:
             chain_id: ServedChain(ChainId(chain_id), f"chain{chain_id}", [{"kind": "uniswap-v3"}], 20.0)
             for chain_id in chain_ids
         }
-        budgets = local_budgets(limits)
+        budgets = budgets or local_budgets(limits)
         self.rest = Rest(self.hub, chains, "1.2.3", (OWNER.lower(),), budgets, self.metrics, earnings)
         self.health = Health(self.hub, chains, self.metrics)
         self.sockets = Sockets(self.hub, self.rest, origins, budgets)
@@ -195,11 +196,12 @@ async def served(
     trusted: tuple[str, ...] = (),
     earnings: Earnings | None = None,
     keeps_past: bool = True,
+    budgets: Budgets | None = None,
     **times: float,
 ) -> AsyncIterator[Served]:
     """Serve on a free port; times in seconds as an EdgeRunner takes them."""
     proxies = Proxies(trusted)
-    made = Served(limits or Limits(), origins, chain_ids, proxies, earnings, keeps_past=keeps_past)
+    made = Served(limits or Limits(), origins, chain_ids, proxies, earnings, keeps_past=keeps_past, budgets=budgets)
     runner = EdgeRunner(
         made.app, limits=made.hub.limits, metrics=made.metrics, proxies=proxies, shutdown_timeout=0.1, **times
     )

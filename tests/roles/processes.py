@@ -57,6 +57,16 @@ class Process:
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/health/ready") as response:
             return dict(await response.json())
 
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over all samples with these labels."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = [
+            line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and all(w in line for w in wanted)
+        ]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
     async def chain(self) -> dict[str, Any]:
         """Return what it says of its one chain; empty while it does not answer."""
         with suppress(aiohttp.ClientError, IndexError):
