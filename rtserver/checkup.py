@@ -16,6 +16,7 @@ from .chain_ids import reported_id
 from .config import LOCAL_REDIS, ChainSettings, Settings
 from .domain.errors import RtserverError
 from .domain.ids import ChainId
+from .open_files import raise_open_files
 from .protocols.registry import adapters
 from .store.opening import default_path
 
@@ -81,6 +82,8 @@ async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
     if settings.role != "all" or settings.gateways:
         async for finding in _redis(settings):
             yield finding
+    if settings.role != "engine":
+        yield True, f"open files: {raise_open_files():,}, one for each socket"
     if settings.gateways:
         cores = os.cpu_count() or 1
         # The engine has one of its own; more than that only wait for each other.

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from .config import Settings
@@ -19,12 +20,17 @@ from .edge.proxies import Proxies
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .obs.metrics import Metrics
+from .open_files import raise_open_files
 from .wire.codes import CloseCode
 
 __all__ = ["DRAIN_S", "Addresses", "OnReady", "drain", "explain_bind", "listening", "serve_site"]
 
+log = structlog.get_logger(__name__)
+
 # After SIGTERM: time for the last frames to leave. All of shutdown fits into five seconds.
 DRAIN_S: Final = 2.0
+# Fewer than that are gone before a core is.
+_FEW_FILES: Final = 4096
 # Clients that were said bye to come back spread over this time.
 _BYE_SPREAD_MS: Final = 5000
 
@@ -49,6 +55,9 @@ async def listening(
     Raises:
         ConfigError: A port can't be had.
     """
+    open_files = raise_open_files()
+    if open_files < _FEW_FILES:
+        log.warning("few open files are allowed, and each socket is one", limit=open_files, raise_with="ulimit -n")
     async with AsyncExitStack() as stack:
         ops_url = None
         if settings.ops.port is not None:
