@@ -234,13 +234,13 @@ class Archive(Pricing):
     ) -> bool:
         """Note what a position was in an answer; return whether it was there at all."""
         rng, pool = nft.range, nft.range.pool
-        nft_call = reads.nft_call(self._manager, nft.token_id)
+        nft_call, core_call = reads.nft_call(self._manager, nft.token_id), reads.core_call(pool.address, rng.core_key)
         slot0 = reads.decode_slot0(found.get((pool.address, reads.SLOT0)))
         position = reads.decode_nft(found.get(nft_call))
         growth = [reads.decode_uint(found.get((pool.address, name))) for name in (reads.GROWTH0, reads.GROWTH1)]
-        if nft_call not in found or slot0 is None or not slot0[0] or position is None or None in growth:
+        if core_call not in found or slot0 is None or not slot0[0] or position is None or None in growth:
             return False
-        core = reads.decode_core(found[reads.core_call(pool.address, rng.core_key)])
+        core = reads.decode_core(found[core_call])
         ticks = [reads.decode_tick(found[reads.tick_call(pool.address, tick)]) for tick in (rng.lower, rng.upper)]
         collectable = []
         for side, last, stored, core_last, core_stored in (
