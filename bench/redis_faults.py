@@ -110,6 +110,8 @@ async def _bench(options: argparse.Namespace) -> int:
                 await stage.rest()
                 outcome = await row.run(stage)
                 one.outcomes.append(outcome)
+                _tell(f"{row.key}: right after {outcome.right_s:.2f} s")
+                print(file=sys.stderr)
                 try:
                     row.check(outcome)
                 except AssertionError as error:
