@@ -24,15 +24,26 @@ class FollowLimits:
     """How long a gateway waits, in seconds.
 
     Args:
+        batch_s: Between two announcements: what is wished for meanwhile goes together.
+        remove_s: What is not wished for any more waits so long for an announcement that is due anyway.
         wish_s: After this without renewal wishes are gone, and with them what was held open for them.
         silence_s: After this without even a beat the line is taken anew.
         retry_s: Between two tries.
     """
 
-    def __init__(self, wish_s: float = 20.0, silence_s: float = 3.0, retry_s: float = 0.25) -> None:
+    def __init__(
+        self,
+        wish_s: float = 20.0,
+        silence_s: float = 3.0,
+        retry_s: float = 0.25,
+        batch_s: float = 0.05,
+        remove_s: float = 1.0,
+    ) -> None:
         self.wish_s: Final = wish_s
         self.silence_s: Final = silence_s
         self.retry_s: Final = retry_s
+        self.batch_s: Final = batch_s
+        self.remove_s: Final = remove_s
 
 
 class RelayPort(Protocol):
@@ -159,13 +170,21 @@ class Follower:
                 self._work.set()
 
     async def _announce(self) -> None:
-        """Announce new wishes, and renew the others when it is time: all that came meanwhile in one call."""
-        wish_s = self._limits.wish_s
+        """Announce new wishes, and renew the others when it is time: all that came meanwhile in one call.
+
+        A lone wish goes at once. Of a crowd that comes and goes each call takes along what came since the last.
+        """
+        limits, wish_s = self._limits, self._limits.wish_s
         while True:
             added, removed = self._relay.next_wishes()
-            now = time.monotonic()
-            if not added and not removed and self._relay.is_leased and now - self._announced_at < wish_s / 4:
+            since = time.monotonic() - self._announced_at
+            due_s = limits.remove_s if removed else wish_s / 4
+            if not added and self._relay.is_leased and since < due_s:
                 return
+            if since < limits.batch_s:
+                await asyncio.sleep(limits.batch_s - since)
+                added, removed = self._relay.next_wishes()
+            now = time.monotonic()
             are_all_there = await self._link.announce(self._gateway, added, removed, int(wish_s * 1000))
             self._announced_at = now
             # Counted from before the call, and a little less: the broker's clock may run faster.

@@ -133,9 +133,10 @@ class Leader:
         self._has_lost = False
         self._news = asyncio.Event()
         self._began = time.monotonic()
-        # Of each gateway: its version, and what it wishes for.
-        self._versions: dict[str, str] = {}
-        self._by_gateway: dict[str, frozenset[str]] = {}
+        # What gateways wish for, as of the last look, and where the next one goes on.
+        self._wanted: set[str] = set()
+        self._looked_at = ""
+        self._gateways = 0
         self._has_looked = False
         self._open: dict[str, Channel] = {}
         self._refused: set[str] = set()
@@ -162,7 +163,7 @@ class Leader:
 
     def report(self) -> dict[str, object]:
         """Return what the health report says."""
-        return {"inCharge": self.is_in_charge, "gateways": len(self._by_gateway), "queuedSteps": len(self._queue)}
+        return {"inCharge": self.is_in_charge, "gateways": self._gateways, "queuedSteps": len(self._queue)}
 
     # --- the engine's side ----------------------------------------------------------------------------
 
@@ -315,15 +316,18 @@ class Leader:
         """Read all wishes again, every few seconds: what was not heard, and what is no more."""
         while True:
             try:
-                interests = await self._link.interests(self._versions)
+                interests = await self._link.interests(self._looked_at)
             except (RetryableError, PermanentError):
                 self._be_patient()
                 await asyncio.sleep(self._limits.retry_s)
                 continue
-            known = {name: names for name, names in self._by_gateway.items() if name in interests.versions}
-            self._by_gateway = known | dict(interests.changed)
-            self._versions = {name: version for name, version in interests.versions.items() if name in self._by_gateway}
-            wanted = frozenset[str]().union(*self._by_gateway.values())
+            self._looked_at, self._gateways = interests.cursor, interests.gateways
+            if interests.is_whole:
+                self._wanted = set(interests.added)
+            else:
+                self._wanted -= interests.removed
+                self._wanted |= interests.added
+            wanted = self._wanted
             self._refused &= wanted
             for name in wanted - self._refused:
                 self._wish(name)

@@ -199,19 +199,13 @@ class MemoryLink:
             self._channels.pop(name, None)
         return closed
 
-    async def interests(self, known: Mapping[str, str]) -> Interests:
-        """Return who wishes for what; see the port."""
+    async def interests(self, since: str = "") -> Interests:
+        """Return what is wished for, always all of it; see the port."""
         self._check()
         now = self._clock()
         self._wishes = {name: wish for name, wish in self._wishes.items() if wish[1] > now}
-        return Interests(
-            versions={name: version for name, (_, _, version) in self._wishes.items()},
-            changed={
-                name: frozenset(names)
-                for name, (names, _, version) in self._wishes.items()
-                if known.get(name) != version
-            },
-        )
+        added = set[str]().union(*(names for names, _, _ in self._wishes.values()))
+        return Interests(cursor="", gateways=len(self._wishes), is_whole=True, added=added)
 
     async def wishes(self) -> AsyncIterator[Sequence[str]]:
         """Yield what gateways begin to wish for; see the port."""
@@ -234,9 +228,9 @@ class MemoryLink:
             self._generation += 1
             version = str(self._generation)
         self._wishes[gateway] = (after, now + ttl_ms / 1000, version)
-        if added:
+        if cold := [name for name in added if name not in self._channels]:
             for queue in list(self._wish_listeners):
-                _put(queue, added)
+                _put(queue, cold)
         return is_alive
 
     async def leave(self, gateway: str) -> None:

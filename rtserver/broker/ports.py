@@ -3,7 +3,7 @@
 Two keep it, and pass one suite (tests/contracts): `memory`, within a process, and `redis_link`, between processes.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -42,10 +42,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interests:
-    """Who wishes for what: each living gateway's version, and the channels of those that changed since."""
+    """What somebody wishes for: all of it, or how that changed since the reader looked last.
 
-    versions: Mapping[str, str]
-    changed: Mapping[str, frozenset[str]]
+    `cursor` is where the next look goes on; `gateways` is how many live. Where it `is_whole`, `added` is all there is.
+    """
+
+    cursor: str
+    gateways: int
+    is_whole: bool
+    added: Set[str]
+    removed: Set[str] = frozenset()
 
 
 class ChainLink(Protocol):
@@ -86,11 +92,14 @@ class ChainLink(Protocol):
             Fenced: The token is not the newest.
         """
 
-    async def interests(self, known: Mapping[str, str]) -> Interests:
-        """Return who wishes for what, without the channels of gateways whose version is known."""
+    async def interests(self, since: str = "") -> Interests:
+        """Return what is wished for, or what changed in that since a look's `cursor`, if that is still known.
+
+        Gateways that were silent for too long are forgotten before.
+        """
 
     def wishes(self) -> AsyncIterator[Sequence[str]]:
-        """Yield channels that gateways began to wish for; the first item, empty, says that it listens.
+        """Yield channels that gateways wish for and that are not there; the first item, empty, says that it listens.
 
         Nothing that is wished for after the first item is missed, until it raises BrokerAway. Further empty ones come
         with each renewal of the lease.

@@ -9,7 +9,19 @@ import orjson
 
 from .ports import Fenced, Interests, Place, Reading
 from .redis_nodes import RedisNodes, translated
-from .scripts import ACQUIRE, CLOSE, FORGET, PUBLISH, READ, RELEASE, RENEW, WIPE, WISH, Script
+from .scripts import (
+    ACQUIRE,
+    CLOSE,
+    INTERESTS,
+    LEAVE,
+    PUBLISH,
+    READ,
+    RELEASE,
+    RENEW,
+    WIPE,
+    WISH,
+    Script,
+)  # fmt: skip
 from .steps import (
     Heard,
     Held,
@@ -30,6 +42,8 @@ __all__ = ["RedisBroker", "RedisLink", "translated"]
 _TIMEOUT_S: Final = 3.0
 # A chain that no engine has followed for so long is not one that gateways wait for.
 _DESCRIBED_S: Final = 24 * 3600
+# Changes of wishes that are read at once.
+_CHANGES: Final = 1000
 _NAMES: Final = msgspec.msgpack.Decoder(list[str])
 
 
@@ -161,27 +175,26 @@ class RedisLink:
             raise Fenced("another engine is in charge")
         return [name.decode() for name in answer]
 
-    async def interests(self, known: Mapping[str, str]) -> Interests:
-        """Return who wishes for what; see the port."""
-        async with translated():
-            raw = await self._redis.hgetall(self._prefix + "gateways")
-            versions = {_text(name): _text(version) for name, version in raw.items()}
-            pipe = self._redis.pipeline(transaction=False)
-            for name, version in versions.items():
-                key = f"{self._prefix}w:{name}"
-                (pipe.exists if known.get(name) == version else pipe.smembers)(key)
-            answers = dict(zip(versions, await pipe.execute(), strict=True)) if versions else {}
-        gone = [name for name, answer in answers.items() if not answer]
-        if gone:
-            await self.run(FORGET, *gone)
-        return Interests(
-            versions={name: version for name, version in versions.items() if name not in gone},
-            changed={
-                name: frozenset(one.decode() for one in answer if one)
-                for name, answer in answers.items()
-                if isinstance(answer, set) and answer
-            },
-        )
+    async def interests(self, since: str = "") -> Interests:
+        """Return what is wished for; see the port."""
+        added: set[str] = set()
+        removed: set[str] = set()
+        is_whole = since == ""
+        while True:
+            gateways, at, (kind, *found) = await self.run(INTERESTS, since, _CHANGES)
+            since = _text(at)
+            if kind == b"w":
+                # Whatever was read before: this is all there is.
+                is_whole, added, removed = True, {name.decode() for name in found[0]}, set()
+                break
+            for sign, packed in zip(found[::2], found[1::2], strict=True):
+                if sign in (b"+", b"-"):
+                    names = set(_NAMES.decode(packed))
+                    added = added | names if sign == b"+" else added - names
+                    removed = removed - names if sign == b"+" else removed | names
+            if len(found) < 2 * _CHANGES:
+                break
+        return Interests(cursor=since, gateways=gateways, is_whole=is_whole, added=added, removed=removed)
 
     async def wishes(self) -> AsyncIterator[Sequence[str]]:
         """Yield what gateways begin to wish for; see the port."""
@@ -203,8 +216,7 @@ class RedisLink:
     async def leave(self, gateway: str) -> None:
         """Forget a gateway's wishes."""
         self._versions.pop(gateway, None)
-        async with translated():
-            await self._redis.delete(f"{self._prefix}w:{gateway}")
+        await self.run(LEAVE, gateway)
 
     async def steps(self) -> AsyncIterator[Heard | None]:
         """Yield steps as they are published; see the port."""

@@ -16,13 +16,18 @@ refused as a whole, and made again.
     {prefix}s:CHANNEL  hash: the newest snapshot: e(poch), q (seq), t(ag), a(t), b(ody)
     {prefix}h:CHANNEL  stream: the history; ids are SEQ-0, field e is the entry
     {prefix}gateways   hash: gateway → version of its wishes
-    {prefix}w:GATEWAY  set: its wishes, expires
+    {prefix}alive      sorted set: gateway → when its wishes expire, ms by Redis' clock
+    {prefix}w:GATEWAY  set: its wishes
+    {prefix}counts     hash: channel → how many gateways wish for it
+    {prefix}changes    stream: - what nobody wishes for any more, + what somebody began to wish for
 """
 
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["ACQUIRE", "CLOSE", "FORGET", "PUBLISH", "READ", "RELEASE", "RENEW", "WIPE", "WISH", "Script"]
+__all__ = [
+    "ACQUIRE", "CLOSE", "INTERESTS", "LEAVE", "PUBLISH", "READ", "RELEASE", "RENEW", "WIPE", "WISH", "Script",
+]  # fmt: skip
 
 # `here` ends the script where a key is not on this node: a command with several keys is refused by a node that lacks
 # one of them while their slot moves, and at no other time. 1,000 at once: Lua's stack ends at 8,000.
@@ -43,6 +48,40 @@ class Script:
         self.text: Final = _HERE + text
         self.sha: Final = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
+
+# What WISH counts, so that nobody has to look at each gateway: one that was silent for too long is buried by the next
+# who looks, and takes its wishes along. 100 at once, with what they wished for, hold Redis up for some milliseconds.
+_COUNTED: Final = """
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local function drop(P, channel, minus)
+  if redis.call('HINCRBY', P .. 'counts', channel, -1) <= 0 then
+    redis.call('HDEL', P .. 'counts', channel)
+    minus[#minus + 1] = channel
+  end
+end
+local function forget(P, gateway)
+  local minus = {}
+  for _, channel in ipairs(redis.call('SMEMBERS', P .. 'w:' .. gateway)) do drop(P, channel, minus) end
+  redis.call('DEL', P .. 'w:' .. gateway)
+  redis.call('HDEL', P .. 'gateways', gateway)
+  redis.call('ZREM', P .. 'alive', gateway)
+  return minus
+end
+local function note(P, minus, plus)
+  if minus[1] then redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 16384, '*', '-', cmsgpack.pack(minus)) end
+  if plus[1] then redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 16384, '*', '+', cmsgpack.pack(plus)) end
+end
+local function bury(P)
+  local dead = redis.call('ZRANGEBYSCORE', P .. 'alive', '-inf', string.format('%.0f', clock()), 'LIMIT', 0, 100)
+  local keys = {}
+  for i, gateway in ipairs(dead) do keys[i] = P .. 'w:' .. gateway end
+  here(keys)
+  for _, gateway in ipairs(dead) do note(P, forget(P, gateway), {}) end
+end
+"""
 
 # ARGV: prefix, holder, ttl. A generation is at least the clock: also over an emptied Redis it only grows.
 # A lease runs out as well where Redis was away itself. So whoever had it may come back for a third of its time more,
@@ -162,40 +201,38 @@ return 'ok'
 """)
 
 # ARGV: prefix, token, channels. What a living gateway wishes for stays.
-CLOSE: Final = Script("""
+CLOSE: Final = Script(
+    _COUNTED
+    + """
 local P = ARGV[1]
 if redis.call('GET', P .. 'owner') ~= ARGV[2] then return 'fenced' end
-local gateways = redis.call('HKEYS', P .. 'gateways')
 if KEYS[2] then
-  local keys = {P .. 'gateways', P .. 'channels'}
-  for _, gateway in ipairs(gateways) do keys[#keys + 1] = P .. 'w:' .. gateway end
+  local keys = {P .. 'counts', P .. 'channels'}
   for i = 3, #ARGV do
     keys[#keys + 1] = P .. 's:' .. ARGV[i]
     keys[#keys + 1] = P .. 'h:' .. ARGV[i]
   end
   here(keys)
 end
+bury(P)
 local closed = {}
 for i = 3, #ARGV do
-  local wanted = 0
-  for _, gateway in ipairs(gateways) do
-    wanted = redis.call('SISMEMBER', P .. 'w:' .. gateway, ARGV[i])
-    if wanted == 1 then break end
-  end
-  if wanted == 0 then
+  if redis.call('HEXISTS', P .. 'counts', ARGV[i]) == 0 then
     redis.call('UNLINK', P .. 's:' .. ARGV[i], P .. 'h:' .. ARGV[i])
     redis.call('SREM', P .. 'channels', ARGV[i])
     closed[#closed + 1] = ARGV[i]
   end
 end
 return closed
-""")
+"""
+)
 
 # ARGV: prefix. Forgets all but the generation, unless someone is in charge.
 WIPE: Final = Script("""
 local P = ARGV[1]
 if redis.call('EXISTS', P .. 'lease') == 1 then return 0 end
-local keys = {P .. 'head', P .. 'channels', P .. 'gateways'}
+local keys = {P .. 'head', P .. 'channels', P .. 'gateways', P .. 'alive', P .. 'counts', P .. 'changes'}
+for _, gateway in ipairs(redis.call('HKEYS', P .. 'gateways')) do keys[#keys + 1] = P .. 'w:' .. gateway end
 for _, channel in ipairs(redis.call('SMEMBERS', P .. 'channels')) do
   keys[#keys + 1] = P .. 's:' .. channel
   keys[#keys + 1] = P .. 'h:' .. channel
@@ -207,40 +244,73 @@ return 1
 
 # ARGV: prefix, gateway, ttl, version, the version that it left, additions, then these, then what is removed.
 # Another version than it left is that of a replica which took over without what was wished for last.
-WISH: Final = Script("""
+# The engine is told of what is not there, again where it was told before.
+WISH: Final = Script(
+    _COUNTED
+    + """
 local P, gateway = ARGV[1], ARGV[2]
 local key = P .. 'w:' .. gateway
-here({key, P .. 'gateways'})
-local alive = redis.call('EXISTS', key)
-if redis.call('HGET', P .. 'gateways', gateway) ~= ARGV[5] then
-  redis.call('DEL', key)
+here({key, P .. 'gateways', P .. 'alive', P .. 'counts', P .. 'changes', P .. 'channels'})
+local now = clock()
+local known = redis.call('ZSCORE', P .. 'alive', gateway)
+local alive = 1
+local minus, plus, cold = {}, {}, {}
+if not known or tonumber(known) <= now or redis.call('HGET', P .. 'gateways', gateway) ~= ARGV[5] then
+  minus = forget(P, gateway)
   alive = 0
 end
 local additions = tonumber(ARGV[6])
-for i = 7, 6 + additions do redis.call('SADD', key, ARGV[i]) end
-for i = 7 + additions, #ARGV do redis.call('SREM', key, ARGV[i]) end
--- A member that is no channel: a gateway without wishes is alive, too.
-redis.call('SADD', key, '')
-redis.call('PEXPIRE', key, ARGV[3])
-if #ARGV > 6 or alive == 0 then redis.call('HSET', P .. 'gateways', gateway, ARGV[4]) end
-if additions > 0 then
-  local added = {}
-  for i = 7, 6 + additions do added[#added + 1] = ARGV[i] end
-  redis.call('SPUBLISH', P .. 'wishes', cmsgpack.pack(added))
-end
-return alive
-""")
-
-# ARGV: prefix, gateways. Forgets those whose wishes are gone; one that has just come back keeps its entry.
-FORGET: Final = Script("""
-for i = 2, #ARGV do
-  here({ARGV[1] .. 'gateways', ARGV[1] .. 'w:' .. ARGV[i]})
-  if redis.call('EXISTS', ARGV[1] .. 'w:' .. ARGV[i]) == 0 then
-    redis.call('HDEL', ARGV[1] .. 'gateways', ARGV[i])
+for i = 7, 6 + additions do
+  if redis.call('SADD', key, ARGV[i]) == 1 and redis.call('HINCRBY', P .. 'counts', ARGV[i], 1) == 1 then
+    plus[#plus + 1] = ARGV[i]
   end
+  if redis.call('SISMEMBER', P .. 'channels', ARGV[i]) == 0 then cold[#cold + 1] = ARGV[i] end
 end
+for i = 7 + additions, #ARGV do
+  if redis.call('SREM', key, ARGV[i]) == 1 then drop(P, ARGV[i], minus) end
+end
+redis.call('ZADD', P .. 'alive', string.format('%.0f', now + tonumber(ARGV[3])), gateway)
+if #ARGV > 6 or alive == 0 then redis.call('HSET', P .. 'gateways', gateway, ARGV[4]) end
+note(P, minus, plus)
+if cold[1] then redis.call('SPUBLISH', P .. 'wishes', cmsgpack.pack(cold)) end
+return alive
+"""
+)
+
+# ARGV: prefix, gateway.
+LEAVE: Final = Script(
+    _COUNTED
+    + """
+local P = ARGV[1]
+here({P .. 'w:' .. ARGV[2], P .. 'alive', P .. 'counts', P .. 'changes'})
+note(P, forget(P, ARGV[2]), {})
 return 1
-""")
+"""
+)
+
+# ARGV: prefix, where the reader is in the changes ('' for nowhere), how many of these at once.
+# Returns how many gateways there are, where that is, and {'w', all that is wished for} | {'c', sign, names, …}.
+INTERESTS: Final = Script(
+    _COUNTED
+    + """
+local P, since = ARGV[1], ARGV[2]
+here({P .. 'alive', P .. 'counts', P .. 'changes'})
+bury(P)
+local gateways = redis.call('ZCARD', P .. 'alive')
+-- What the reader has read last is there: so is all that came after it.
+if since ~= '' and redis.call('XRANGE', P .. 'changes', since, since)[1] then
+  local found = {'c'}
+  for _, one in ipairs(redis.call('XRANGE', P .. 'changes', '(' .. since, '+', 'COUNT', ARGV[3])) do
+    since = one[1]
+    for _, part in ipairs(one[2]) do found[#found + 1] = part end
+  end
+  return {gateways, since, found}
+end
+local last = redis.call('XREVRANGE', P .. 'changes', '+', '-', 'COUNT', 1)[1]
+local at = last and last[1] or redis.call('XADD', P .. 'changes', '*', '0', '')
+return {gateways, at, {'w', redis.call('HKEYS', P .. 'counts')}}
+"""
+)
 
 # ARGV: prefix, then for each channel its name, and the epoch and seq that the reader has ('' and '' for none).
 # Returns run, step, complete, header, age in ms, and for each channel

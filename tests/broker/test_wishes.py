@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 from contracts.joined import joined, until
-from hub.stage import channel
+from hub.stage import CHAIN, channel
 
 from rtserver.broker.leading import LeadLimits
 from rtserver.broker.memory import MemoryLink
 from rtserver.broker.ports import Interests
-from rtserver.broker.redis_link import RedisBroker
+from rtserver.broker.redis_link import RedisBroker, RedisLink
 
 from .redis_server import RedisServer
 
@@ -27,14 +29,11 @@ async def test_wishes_of_another_version_are_wished_anew(redis_server: RedisServ
         assert not await link.announce("g", [A.name], [], TTL_MS)
         assert await link.announce("g", [], [], TTL_MS)
         assert await link.announce("g", [B.name], [A.name], TTL_MS)
-        key, versions = "wishes-version:{1}:w:g", "wishes-version:{1}:gateways"
-        await redis_server.command("SREM", key, B.name)
-        await redis_server.command("SADD", key, A.name)
-        await redis_server.command("HSET", versions, "g", "earlier")
+        await redis_server.command("HSET", "wishes-version:{1}:gateways", "g", "earlier")
         assert not await link.announce("g", [], [], TTL_MS)
-        assert not (await link.interests({})).changed["g"]
+        assert not (await link.interests()).added
         assert await link.announce("g", [B.name], [], TTL_MS)
-        assert (await link.interests({})).changed["g"] == {B.name}
+        assert (await link.interests()).added == {B.name}
     finally:
         await broker.aclose()
 
@@ -54,10 +53,10 @@ async def test_an_emptied_broker_closes_nothing_before_gateways_could_wish_anew(
         run, looked = writer.leader._token, 0
         interests = link.interests
 
-        async def look(known: Mapping[str, str]) -> Interests:
+        async def look(since: str = "") -> Interests:
             nonlocal looked
             looked += 1
-            return await interests(known)
+            return await interests(since)
 
         vars(link)["interests"] = look
         link.wipe()
@@ -85,3 +84,65 @@ async def test_a_line_to_wishes_that_is_dead_without_a_word_is_taken_anew() -> N
         link._wish_listeners.clear()
         await ways.subscribed(client, B, 2)
         assert B.name in writer.engine.open
+
+
+async def _calls(redis: RedisServer, *commands: str) -> int:
+    stats: Any = await redis.command("INFO", "commandstats")
+    return sum(stats.get(f"cmdstat_{one}", {}).get("calls", 0) for one in commands)
+
+
+async def test_a_thousand_changes_at_once_are_a_few_calls(redis_server: RedisServer) -> None:
+    """Each announcement renews its lease, which is one ZADD that nothing else does."""
+    prefix = f"t{secrets.token_hex(6)}"
+    crowd = [channel(number) for number in range(1000)]
+    async with joined("redis", lambda: RedisBroker(redis_server.url, prefix)) as ways:
+        relay = ways.add_gateway().relay
+        assert relay is not None
+        before = await _calls(redis_server, "zadd")
+        for one in crowd:
+            relay.want(one)
+        await until(lambda: relay.next_wishes() == ([], []))
+        for one in crowd[:500]:
+            relay.unwant(one)
+        for number in range(500):
+            relay.want(channel(2000 + number))
+        await until(lambda: relay.next_wishes() == ([], []))
+        # Two, and on a slow machine renewals.
+        assert 2 <= await _calls(redis_server, "zadd") - before <= 20
+        link = RedisBroker(redis_server.url, prefix).chain(CHAIN)
+        assert len((await link.interests()).added) == 1000
+        await link._redis.aclose()
+
+
+async def test_an_engine_looks_at_all_gateways_in_one_call(redis_server: RedisServer) -> None:
+    broker = RedisBroker(redis_server.url, f"t{secrets.token_hex(6)}")
+    async with aclosing(broker):
+        link = broker.chain(1)
+        at = (await link.interests()).cursor
+        for gateway in range(200):
+            await link.announce(f"g{gateway}", [f"c{gateway}", "common"], [], TTL_MS)
+        before = await _calls(redis_server, "evalsha", "eval", "smembers", "exists", "hgetall")
+        found = await link.interests(at)
+        assert await _calls(redis_server, "evalsha", "eval", "smembers", "exists", "hgetall") - before == 1
+        assert (found.is_whole, found.gateways, len(found.added)) == (False, 200, 201)
+        assert await link.close(await _token(link), ["common", "c7", "other"]) == ["other"]
+
+
+async def test_more_changes_than_are_kept_are_read_as_a_whole(redis_server: RedisServer) -> None:
+    broker = RedisBroker(redis_server.url, f"t{secrets.token_hex(6)}")
+    async with aclosing(broker):
+        link = broker.chain(1)
+        at = (await link.interests()).cursor
+        for number in range(1100):
+            await link.announce("g", [f"c{number}"], [f"c{number - 2}"], TTL_MS)
+        found = await link.interests(at)
+        assert (found.is_whole, found.added) == (False, {"c1098", "c1099"})
+        await redis_server.command("XTRIM", link._prefix + "changes", "MAXLEN", "1")
+        again = await link.interests(at)
+        assert (again.is_whole, again.added, again.cursor) == (True, {"c1098", "c1099"}, found.cursor)
+
+
+async def _token(link: RedisLink) -> str:
+    token = await link.acquire("a1", TTL_MS)
+    assert token is not None
+    return token

@@ -29,7 +29,7 @@ from rtserver.protocols.channels import Channel
 __all__ = ["Engine", "Gateway", "Joined", "joined", "until"]
 
 LEAD = LeadLimits(lease_s=0.6, renew_s=0.1, warm_s=2.0, look_s=0.1, patience_s=0.3, retry_s=0.02)
-FOLLOW = FollowLimits(wish_s=10.0, silence_s=0.5, retry_s=0.02)
+FOLLOW = FollowLimits(wish_s=10.0, silence_s=0.5, retry_s=0.02, batch_s=0.002, remove_s=0.0)
 
 
 async def until(condition: Callable[[], Any], within_s: float = 15.0) -> None:
@@ -60,15 +60,19 @@ class Engine:
         self.sink: Callable[[BlockUpdate], None] = lambda update: None
 
     def want(self, wanted: Channel) -> None:
-        name = wanted.name
+        if wanted.name not in self.truth.forbidden:
+            self.open.add(wanted.name)
+        # As an engine does: not within the call.
+        asyncio.get_running_loop().call_soon(self._open_now, wanted.name)
+
+    def _open_now(self, name: str) -> None:
+        """Say the first state, of the block that is the newest by now."""
         update = BlockUpdate(chain_id=CHAIN, header=self.truth.head, is_new_head=False)
         if name in self.truth.forbidden:
             update.refused[name] = ClientError("bad_channel", "not in this test")
-        else:
-            self.open.add(name)
+        elif name in self.open:
             update.opened[name] = self.truth.state(name)
-        # As an engine does: not within the call.
-        asyncio.get_running_loop().call_soon(self.sink, update)
+        self.sink(update)
 
     def unwant(self, wanted: Channel) -> None:
         self.open.discard(wanted.name)
@@ -241,7 +245,7 @@ class Joined:
         for writer in self.writers:
             lines.append(f"engine {writer.leader.report()} step {writer.leader._number} open {writer.engine.open}")
             lines.append(f"  {writer.task}")
-            lines.append(f"  streams {list(writer.ledger.streams)} wishes {writer.leader._by_gateway}")
+            lines.append(f"  streams {list(writer.ledger.streams)} wishes {writer.leader._wanted}")
         for gateway in self.gateways:
             head = gateway.hub.head(CHAIN)
             waiting = [(session.name, list(session.pending)) for session in gateway.hub.sessions if session.pending]

@@ -350,5 +350,5 @@ async def test_a_run_that_is_read_of_first_is_wished_for_first(gateway: Gateway)
     assert not await gateway.read_once()
     await gateway.settle()
     assert gateway.is_live()
-    assert A.name in (await gateway.link.interests({})).changed["g"]
+    assert A.name in (await gateway.link.interests()).added
     assert value(client) == "0"
