@@ -290,8 +290,14 @@ async def test_writes_that_are_lost_begin_new_epochs_and_nobody_is_led_back(apar
     await _break_lines(apart)
     # Without a new block: the engine finds out by itself.
     await until(lambda: writer.leader._token not in (run, None))
+
+    def are_told() -> bool:
+        for client in clients:
+            client.read()
+        return all(client.replica.places[A.name][0] not in epochs for client in clients)
+
+    await until(are_told)
     await apart.converged()
-    assert all(client.replica.places[A.name][0] not in epochs for client in clients)
     for client in clients:
         told = client.replica.numbers
         assert told == sorted(told)
