@@ -2,6 +2,7 @@
 
     python -m bench.browsing                      one process
     python -m bench.browsing --gateways 2         an engine and two gateways, joined by a Redis of the bench's own
+    python -m bench.browsing --url http://127.0.0.1:8080 --browsers 4 --pause 4     a server that runs, such as the demo
 
 A seed decides who looks at what: owners and positions by Zipf's law, so that a few are looked at by most; each look is
 a summary, a position's details, its history, a snapshot, or a socket that stays for a while. Some look for what does
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import uvloop
@@ -157,12 +159,15 @@ class Browser:
             return dict(body)
 
     async def _watch(self, owner: str) -> None:
-        async with self._session.ws_connect(f"{self._url}/ws") as socket:
-            await socket.send_json({"type": "subscribe", "id": 1, "channel": f"owner:31337:{owner}"})
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._rng.expovariate(1 / (4 * self._options.pause))):
-                    async for _ in socket:
-                        pass
+        try:
+            async with self._session.ws_connect(f"{self._url}/ws") as socket:
+                await socket.send_json({"type": "subscribe", "id": 1, "channel": f"owner:31337:{owner}"})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._rng.expovariate(1 / (4 * self._options.pause))):
+                        async for _ in socket:
+                            pass
+        except aiohttp.WSServerHandshakeError as error:
+            self._seen.statuses[f"{error.status} socket"] += 1
 
 
 @asynccontextmanager
@@ -197,6 +202,19 @@ async def serving(bench: BenchLab, folder: Path, gateways: int) -> AsyncIterator
 
         engine = await serve("engine" if gateways else "all")
         yield Served([await serve("gateway") for _ in range(gateways)] or [engine], engine)
+
+
+async def known_world(session: aiohttp.ClientSession, url: str) -> list[tuple[str, list[int]]]:
+    """Return the owners that a running server offers, and their positions."""
+    world = []
+    async with session.get(f"{url}/api/v1/owners") as response:
+        owners = [one["owner"] for one in (await response.json())["owners"]]
+    for owner in owners:
+        async with session.get(f"{url}/api/v1/positions/summary?owner={owner}") as response:
+            positions = [int(one["tokenId"]) for one in (await response.json())["positions"]]
+        if positions:
+            world.append((owner, positions))
+    return world
 
 
 async def counters(served: Served) -> tuple[list[Samples], Samples]:
@@ -260,19 +278,25 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
 
     rng = random.Random(options.seed)
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtserver-browsing-")))
-        bench = await stack.enter_async_context(
-            open_bench_lab(positions=options.positions, swaps=4, seed=options.seed, tell=tell)
-        )
-        await bench.lab.node.set_block_time(options.block_time)
-        served = await stack.enter_async_context(serving(bench, folder, options.gateways))
-        book = bench.lab.book
-        world = [(owner, positions) for owner in bench.lab.owners if (positions := book.owned_by(owner))]
-        rng.shuffle(world)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        bench: BenchLab | None = None
+        if options.url:
+            port = urlsplit(options.url).port or 80
+            served = Served([port], port)
+            world = await known_world(session, options.url)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtserver-browsing-")))
+            bench = await stack.enter_async_context(
+                open_bench_lab(positions=options.positions, swaps=4, seed=options.seed, tell=tell)
+            )
+            await bench.lab.node.set_block_time(options.block_time)
+            served = await stack.enter_async_context(serving(bench, folder, options.gateways))
+            book = bench.lab.book
+            world = [(owner, positions) for owner in bench.lab.owners if (positions := book.owned_by(owner))]
+        rng.shuffle(world)
 
         async def trade() -> None:
-            while True:
+            while bench is not None:
                 await bench.trade()
                 await asyncio.sleep(options.block_time)
 
@@ -324,6 +348,7 @@ def main() -> int:
     parser.add_argument("--warm", type=float, default=15.0, help="seconds before it counts")
     parser.add_argument("--gateways", type=int, default=0, help="0: one process does everything")
     parser.add_argument("--block-time", type=int, default=2, help="seconds")
+    parser.add_argument("--url", help="of a server that runs; its chain and its limits are its own")
     parser.add_argument("--browsers", type=int, default=40)
     parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between two looks of one")
     parser.add_argument("--positions", type=int, default=300, help="ten an owner")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,18 @@ def test_a_gateway_without_its_redis_says_so_and_keeps_the_password_to_itself(tm
     assert "secret" not in done.stderr
 
 
+async def earned_everywhere(gateway: Process, owners: Sequence[str]) -> None:
+    """Wait until of each owner's positions it is told what they earned, which only their own engine can tell."""
+    async with ClientSession() as session, asyncio.timeout(30):
+        for owner in owners:
+            while True:
+                async with session.get(f"{gateway.url}/api/v1/positions/summary?owner={owner}") as response:
+                    positions = (await response.json()).get("positions", [])
+                if positions and all(position["earnedAmountUSD"] is not None for position in positions):
+                    break
+                await asyncio.sleep(0.05)
+
+
 async def test_engines_that_share_a_chain(lab: Lab, tmp_path: Path) -> None:
     """By two, then by one that took the place of both; what disagrees in their number ends with an error."""
     await mint_exhibits(lab, seed=1)
@@ -231,6 +243,7 @@ async def test_engines_that_share_a_chain(lab: Lab, tmp_path: Path) -> None:
             for engine in (first, second):
                 chain = await engine.chain()
                 assert chain["inCharge"] and chain["shardCount"] == 2
+            await earned_everywhere(gateway, lab.owners[:3])
 
             other = world.start("engine", "--shard", "0/3")
             await eventually(lambda: other.child.returncode is not None)
@@ -245,6 +258,7 @@ async def test_engines_that_share_a_chain(lab: Lab, tmp_path: Path) -> None:
             await eventually(lambda: "shared in another way" in gateway.log.read_text())
             async with mining(world):
                 await world.verify(gateway)
+            await earned_everywhere(gateway, lab.owners[:3])
             await at_head(world, gateway)
             for owner in lab.owners[:3]:
                 name = f"owner:{lab.deployment.chain_id}:{owner}"
