@@ -15,7 +15,7 @@ from ..edge.problems import json_response
 from ..obs.metrics import Metrics
 from .child import Child
 
-__all__ = ["Overview"]
+__all__ = ["Overview", "merged"]
 
 # A process that takes longer is told of as one that does not answer.
 _ANSWER_S: Final = 2.0
@@ -81,7 +81,7 @@ class Overview:
         asked = [child for child in self._children if child.ops_url is not None]
         answers = await asyncio.gather(*(self._ask(f"{child.ops_url}/metrics") for child in asked))
         texts = {child.name: answer[1] for child, answer in zip(asked, answers, strict=True) if answer is not None}
-        body = await asyncio.to_thread(_merged, {"supervisor": self._metrics.render(), **texts})
+        body = await asyncio.to_thread(merged, {"supervisor": self._metrics.render(), **texts})
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _ask(self, url: str) -> tuple[int, bytes] | None:
@@ -100,7 +100,7 @@ class _Families:
         return self._families
 
 
-def _merged(texts: dict[str, bytes]) -> bytes:
+def merged(texts: dict[str, bytes]) -> bytes:
     """Return the metrics of several processes as one text: a family once, its samples with their process."""
     families: dict[str, Metric] = {}
     for process, text in texts.items():
