@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+import structlog
 import uvloop
 from aiohttp import web
 
@@ -160,6 +161,8 @@ class Script(Interest):
 
 async def serve(port: int, hub: Hub, metrics: Metrics, handle: Any) -> None:
     """Serve the hub's sockets as the composition root does, until the bench goes away."""
+    # The standard output is for the bench.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     # As `rtserver serve` sets it.
     gc.set_threshold(*COLLECTOR)
     protocol = {"kind": KIND, "factory": "0x" + "0" * 40, "positionManager": "0x" + "0" * 40}
