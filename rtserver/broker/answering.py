@@ -36,6 +36,8 @@ _MAX_CREDIT_S: Final = 1.0
 _MAX_HELD: Final = 1000
 # A book in the middle of a block is waited for, unless it is in the middle of one thing or another all the time.
 _SETTLE_S: Final = 0.1
+# Nobody waits for what is not known: that, too, is an answer, of this block.
+_NOTHING: Final = b"{}"
 _RETRY_S: Final = 0.25
 # As long as a gateway waits until it asks again.
 _LOOK_S: Final = 1.0
@@ -176,13 +178,13 @@ class Answering:
                         await self._step.wait()
             await self._answer_part()
 
-    def _body(self, key: str) -> bytes | None:
+    def _body(self, key: str) -> bytes:
         try:
-            return self._reckon(key)
+            return self._reckon(key) or _NOTHING
         except Exception:
             # What is wrong with one position is no reason to end the engine of all: it is told as unknown.
             log.exception("no answer could be computed", chain=self._name, key=key[:120])
-            return None
+            return _NOTHING
 
     def _rest_s(self) -> float:
         """Return for how long nothing may be answered ahead; 0 where it may."""
@@ -205,14 +207,13 @@ class Answering:
         # Of the processor, not of the clock: a busy machine is no reason to answer less.
         began = time.thread_time()
         # In one go, so all of one block.
-        bodies = {key: body for key in keys if (body := self._body(key)) is not None}
+        bodies = {key: self._body(key) for key in keys}
         took_s = time.thread_time() - began
         if not asked:
             self._credit_s -= took_s
         self._metrics.answers.labels(self._name, "asked" if asked else "ahead").inc(len(bodies))
         try:
-            if bodies:
-                await self._link.answer(token, head, bodies)
+            await self._link.answer(token, head, bodies)
         except Fenced:
             log.info("answers refused: another engine is in charge", chain=self._name)
         except (RetryableError, PermanentError) as error:
