@@ -87,6 +87,9 @@ class Answering:
         self._hot: dict[str, float] = {}
         # Of these the ones that were not answered since the newest step.
         self._due: dict[str, None] = {}
+        # The block of the step since which they are due, and when that was; and whether there was another step of it.
+        self._renewed_of, self._renewed_at = "", 0.0
+        self._is_behind = False
         # Seconds that may be spent ahead, and when that was so.
         self._credit_s, self._credit_at = _MAX_CREDIT_S, clock()
         self._call = asyncio.Event()
@@ -94,14 +97,25 @@ class Answering:
         self._step = asyncio.Event()
 
     def published(self) -> None:
-        """Note that there is a new step: what is of interest is to be answered anew."""
-        if self._token() is not None:
-            now = self._clock()
-            self._hot = {key: until for key, until in self._hot.items() if until > now}
-            # Whatever was asked for last is looked at by most.
-            self._due = dict.fromkeys(reversed(self._hot))
-            self._news.set()
+        """Note that there is a new step: what is of interest is to be answered anew.
+
+        At once where it is of another block. Of the same one an answer may have grown, which is told within a second:
+        what is loaded for one client is no reason to compute everyone's answers again.
+        """
+        head = self._head()
+        if head is not None and head.hash != self._renewed_of:
+            self._renew(head)
+        else:
+            self._is_behind = True
         self._step.set()
+
+    def _renew(self, head: Header) -> None:
+        now = self._clock()
+        self._renewed_of, self._renewed_at, self._is_behind = head.hash, now, False
+        self._hot = {key: until for key, until in self._hot.items() if until > now}
+        # Whatever was asked for last is looked at by most.
+        self._due = dict.fromkeys(reversed(self._hot))
+        self._news.set()
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -130,6 +144,9 @@ class Answering:
             if token is None:
                 self._hot.clear()
                 continue
+            head = self._head()
+            if self._is_behind and head is not None and self._clock() - self._renewed_at >= _LOOK_S:
+                self._renew(head)
             try:
                 self._take(await self._link.take(token), group)
             except (RetryableError, PermanentError):
