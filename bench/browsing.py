@@ -351,7 +351,7 @@ def main() -> int:
     parser.add_argument("--url", help="of a server that runs; its chain and its limits are its own")
     parser.add_argument("--browsers", type=int, default=40)
     parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between two looks of one")
-    parser.add_argument("--positions", type=int, default=300, help="ten an owner")
+    parser.add_argument("--positions", type=int, default=200, help="ten an owner")
     parser.add_argument("--zipf", type=float, default=1.0, help="how much more popular the popular are")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -36,6 +36,8 @@ _MAX_CREDIT_S: Final = 1.0
 _MAX_HELD: Final = 1000
 # A book in the middle of a block is waited for, unless it is in the middle of one thing or another all the time.
 _SETTLE_S: Final = 0.1
+# Nobody waits for what is not known: that, too, is an answer, of this block.
+_NOTHING: Final = b"{}"
 _RETRY_S: Final = 0.25
 # As long as a gateway waits until it asks again.
 _LOOK_S: Final = 1.0
@@ -85,6 +87,9 @@ class Answering:
         self._hot: dict[str, float] = {}
         # Of these the ones that were not answered since the newest step.
         self._due: dict[str, None] = {}
+        # The block of the step since which they are due, and when that was; and whether there was another step of it.
+        self._renewed_of, self._renewed_at = "", 0.0
+        self._is_behind = False
         # Seconds that may be spent ahead, and when that was so.
         self._credit_s, self._credit_at = _MAX_CREDIT_S, clock()
         self._call = asyncio.Event()
@@ -92,14 +97,25 @@ class Answering:
         self._step = asyncio.Event()
 
     def published(self) -> None:
-        """Note that there is a new step: what is of interest is to be answered anew."""
-        if self._token() is not None:
-            now = self._clock()
-            self._hot = {key: until for key, until in self._hot.items() if until > now}
-            # Whatever was asked for last is looked at by most.
-            self._due = dict.fromkeys(reversed(self._hot))
-            self._news.set()
+        """Note that there is a new step: what is of interest is to be answered anew.
+
+        At once where it is of another block. Of the same one an answer may have grown, which is told within a second:
+        what is loaded for one client is no reason to compute everyone's answers again.
+        """
+        head = self._head()
+        if head is not None and head.hash != self._renewed_of:
+            self._renew(head)
+        else:
+            self._is_behind = True
         self._step.set()
+
+    def _renew(self, head: Header) -> None:
+        now = self._clock()
+        self._renewed_of, self._renewed_at, self._is_behind = head.hash, now, False
+        self._hot = {key: until for key, until in self._hot.items() if until > now}
+        # Whatever was asked for last is looked at by most.
+        self._due = dict.fromkeys(reversed(self._hot))
+        self._news.set()
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -128,6 +144,9 @@ class Answering:
             if token is None:
                 self._hot.clear()
                 continue
+            head = self._head()
+            if self._is_behind and head is not None and self._clock() - self._renewed_at >= _LOOK_S:
+                self._renew(head)
             try:
                 self._take(await self._link.take(token), group)
             except (RetryableError, PermanentError):
@@ -176,13 +195,13 @@ class Answering:
                         await self._step.wait()
             await self._answer_part()
 
-    def _body(self, key: str) -> bytes | None:
+    def _body(self, key: str) -> bytes:
         try:
-            return self._reckon(key)
+            return self._reckon(key) or _NOTHING
         except Exception:
             # What is wrong with one position is no reason to end the engine of all: it is told as unknown.
             log.exception("no answer could be computed", chain=self._name, key=key[:120])
-            return None
+            return _NOTHING
 
     def _rest_s(self) -> float:
         """Return for how long nothing may be answered ahead; 0 where it may."""
@@ -205,14 +224,13 @@ class Answering:
         # Of the processor, not of the clock: a busy machine is no reason to answer less.
         began = time.thread_time()
         # In one go, so all of one block.
-        bodies = {key: body for key in keys if (body := self._body(key)) is not None}
+        bodies = {key: self._body(key) for key in keys}
         took_s = time.thread_time() - began
         if not asked:
             self._credit_s -= took_s
         self._metrics.answers.labels(self._name, "asked" if asked else "ahead").inc(len(bodies))
         try:
-            if bodies:
-                await self._link.answer(token, head, bodies)
+            await self._link.answer(token, head, bodies)
         except Fenced:
             log.info("answers refused: another engine is in charge", chain=self._name)
         except (RetryableError, PermanentError) as error:

@@ -12,7 +12,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from ..domain.chain import Header
@@ -195,7 +194,7 @@ class Asking:
             else:
                 hits += is_renewed(key) and missed_at is None
                 has_come = True
-                self._kept[key] = _Kept(answer.number, answer.hash, now, orjson.loads(answer.body))
+                self._kept[key] = _Kept(answer.number, answer.hash, now, answer.value)
                 self._kept.move_to_end(key)
         for known in (self._kept, self._missed):
             while len(known) > _MAX_KEPT:

@@ -15,7 +15,7 @@ block, before anyone asks, within a share of its time; a hit in the second half 
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
 from ..domain.chain import Header
 from ..domain.ids import TokenId
@@ -35,11 +35,11 @@ AHEAD_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an engine answered, as JSON, as of a block."""
+    """What an engine answered as of a block, as parsed JSON; an empty object where it knows nothing."""
 
     number: int
     hash: str
-    body: bytes
+    value: Any
 
 
 class AskLink(Protocol):

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from ..domain.chain import Header
+from ..domain.errors import PermanentError
 from .asks import AHEAD_S, HOT_S, Answer
 from .ports import Fenced
 from .redis_link import RedisLink
@@ -116,7 +118,10 @@ class RedisAsks:
         """Return what is there; see the port."""
         times = [int(seconds * 1000) for seconds in (HOT_S, _MARK_S, AHEAD_S, _KEPT_S)]
         answers = await self._link.run(_ASK, head.number, head.hash, *times, *keys)
-        return [Answer(int(one[0]), one[1].decode(), one[2]) if one else None for one in answers]
+        try:
+            return [Answer(int(one[0]), one[1].decode(), orjson.loads(one[2])) if one else None for one in answers]
+        except ValueError as error:
+            raise PermanentError("redis holds an answer that is not readable") from error
 
     async def answered(self) -> AsyncIterator[None]:
         """Yield whenever something was answered; see the port."""

@@ -19,8 +19,13 @@ from .reading import Reads, Shelf, Unwritten, unproved
 __all__ = ["PastApart", "past_answer"]
 
 _RETRY_MS: Final = 2000
-_NONE: Final = b'{"kept":false}'
-_UNPROVED: Final = b'{"kept":true}'
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What an engine answers: whether it records any past, and what its database lacks of a position."""
+
+    kept: bool
+    unwritten: Unwritten | None = None
 
 
 def past_answer(unwritten: Unwritten | None, *, is_kept: bool) -> bytes:
@@ -30,9 +35,7 @@ def past_answer(unwritten: Unwritten | None, *, is_kept: bool) -> bytes:
         unwritten: What its database lacks; None while it isn't known what of it is on the chain.
         is_kept: Whether it records any past.
     """
-    if not is_kept:
-        return _NONE
-    return _UNPROVED if unwritten is None else msgspec.json.encode({"kept": True, "unwritten": unwritten})
+    return msgspec.json.encode(_Said(is_kept, unwritten))
 
 
 class Asked(Protocol):
@@ -73,10 +76,15 @@ class PastApart:
         answer = None if asked is None else (await asked.get([key])).get(key)
         if answer is None:
             raise ClientError("history_unavailable", "no engine answers now", retry_after_ms=_RETRY_MS)
-        if not answer["kept"]:
+        try:
+            said = msgspec.convert(answer, _Said)
+        except msgspec.ValidationError as error:
+            raise ClientError(
+                "history_unavailable", "the engine is of another version", retry_after_ms=_RETRY_MS
+            ) from error
+        if not said.kept:
             raise ClientError("not_found", "no history is kept: the engine has no store, or history.enabled is false")
-        if "unwritten" not in answer:
+        if said.unwritten is None:
             raise unproved()
-        unwritten = msgspec.convert(answer["unwritten"], Unwritten)
         place = chain_id, protocol, self._identity(chain_id, protocol)
-        return await self._reads.read(place, token_id, unwritten, length_s, count)
+        return await self._reads.read(place, token_id, said.unwritten, length_s, count)
