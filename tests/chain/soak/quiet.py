@@ -116,12 +116,14 @@ class Checker:
         found: dict[str, dict[str, Any]] = {}
         until = time.monotonic() + self.patience_s
         for name in sorted(self.channels):
-            while (answer := await server.snapshot(name)) is None and time.monotonic() < until:
+            while not _is_at(answer := await server.snapshot(name), head) and time.monotonic() < until:
                 await asyncio.sleep(_POLL_S)
-            if answer is not None:
+            if answer is not None and _is_at(answer, head):
                 found[name] = answer
         for name in self._passing:
-            found[name] = await server.snapshot(name) or {"state": {}}
+            while (answer := await server.snapshot(name)) and not _is_at(answer, head) and time.monotonic() < until:
+                await asyncio.sleep(_POLL_S)
+            found[name] = answer or {"state": {}}
         return found
 
     async def _compare_chain(self, server: SoakServer, head: dict[str, Any], outcome: Outcome) -> None:
@@ -130,7 +132,7 @@ class Checker:
             before = len(self.channels)
             found = await self._all(server, head)
             for name in self.channels - found.keys():
-                outcome.differences.append(f"{server.name}: no answer for {name}")
+                outcome.differences.append(f"{server.name}: no answer of the head for {name}")
             tally = await self._audit(server, head, found, outcome)
             if len(self.channels) == before:
                 break
@@ -210,6 +212,11 @@ class Checker:
                     outcome.differences.append(f"{client.name}: {name} is {_differing(ours, theirs)}")
                 return
             await asyncio.sleep(_POLL_S)
+
+
+def _is_at(answer: dict[str, Any] | None, head: dict[str, Any]) -> bool:
+    """Return whether an answer is of the head. A block that the chain has just lost may be told for a while yet."""
+    return answer is not None and answer["block"]["hash"] == head["hash"]
 
 
 def _is_equal(state: State | None, said: dict[str, Any] | None, *, may_be_gone: bool) -> bool:
