@@ -45,7 +45,7 @@ async def test_two_hundred_positions_a_third_of_them_staked_take_four_reads(lab:
     for token_id in ids[::3]:
         await staker.deposit(owner, token_id, incentive)
     await lab.mine()
-    counted = []
+    counted: list[int] = []
     # What a log of the past says too late for the read that it could have shared takes one of its own, on a machine
     # that has much else to do: so the least of three.
     while min(counted, default=5) > 4:

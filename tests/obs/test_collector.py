@@ -63,6 +63,19 @@ async def test_what_was_long_in_use_is_found_in_the_end(rounds: int) -> None:
         assert most < 4_000  # of 8,000 that there were
 
 
+async def test_a_small_process_is_walked_whole_now_and_then() -> None:
+    with by_hand() as collector:
+        ring = Ring()
+        ref = weakref.ref(ring)
+        for _ in range(250):
+            collector.round()
+        del ring
+        assert ref() is not None
+        for _ in range(50):
+            collector.round()
+        assert ref() is None
+
+
 async def test_it_runs_by_the_clock_and_leaves_the_process_as_it_was() -> None:
     before, frozen = gc.get_threshold(), gc.get_freeze_count()
     with Collector(every_s=0.001):
