@@ -17,6 +17,7 @@ from bench.fanout_rtserver import CHAIN, KIND, open_limits, serve
 from bench.peers.control import say
 from rtserver.engine.core import EngineCore
 from rtserver.hub.hub import Hub
+from rtserver.obs.huge_pages import ask
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.registry import adapters
 from rtserver.worth.aggregator import Aggregator
@@ -38,6 +39,7 @@ class _Engine:
         self.core = EngineCore(CHAIN, {KIND: book}, prices)
         self.hub = Hub(self.core, open_limits(), self.metrics)
         self.core.fold(self.chain.head().hash, [])
+        self._is_settled = False
 
     async def open_forever(self) -> None:
         """Open what clients ask for."""
@@ -57,6 +59,10 @@ class _Engine:
         """Mine a block that moves every pool, and deliver it."""
         if command["do"] != "block":
             raise ValueError(f"no command {command}")
+        if not self._is_settled:
+            # As a server that has run for a minute: not amid a block, whenever that minute is over.
+            self._is_settled = True
+            ask()
         logs = self.chain.mine()
         head = self.chain.head()
         answering = 0
