@@ -18,6 +18,7 @@ import uvloop
 from broker.redis_cluster import RedisNodesServer
 from broker.redis_server import RedisServer
 from e2e.served import Served
+from hypothesis import HealthCheck, settings
 
 from rtserver.demo.contracts import Contracts, load_contracts
 from rtserver.demo.deployment import Deployment
@@ -31,6 +32,10 @@ from rtserver.demo.showcase import mint_exhibits
 from rtserver.demo.toolchain import Toolchain, install_toolchain
 
 ACCOUNTS = 24
+
+# How long an example takes is the machine's business, and it may be a busy one.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
