@@ -36,9 +36,12 @@ Until then clients are served the old state under the old block, with its age: n
 it is not of. Joining is the same for one channel: wish, read, replay what was heard meanwhile, open at the gateway's
 own step. Whoever was behind gets one merged change with a checksum, or a snapshot, as any client that lagged.
 
-**Interest** is a set of channels per gateway, with an expiry, renewed, and changed in batches; additions are announced
-to the engine, which reads again what changed every few seconds. A channel that nobody wants is closed by a script that
-looks into the sets itself, so it can't race with a gateway that just came. A gateway adds to its set before it reads:
+**Interest** is a set of channels per gateway, with an expiry, renewed, and changed in batches; and a count per channel,
+kept by the same scripts. What is wished for and not there is announced to the engine at once; every few seconds it
+reads on in a list of the channels that somebody began to wish for, or nobody wishes for any more: one call for however
+many gateways, and all counts where the list no longer reaches back. Whoever looks takes back what gateways wished for
+whose time is over. A channel that nobody wants is closed by a script that looks at the counts itself, so it can't race
+with a gateway that just came. A gateway adds to its set before it reads:
 it finds the channel, or it will be told when it is there. A gateway whose set expired (it slept) treats all that it
 holds as unproven and heals. So does one whose line broke or that hears of another run: it enters none before its
 wishes were found there, all of them (a version says so). Else an emptied Redis, or a replica that took over, would have
