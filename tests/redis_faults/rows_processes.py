@@ -45,8 +45,8 @@ async def _overrun(stage: Stage) -> Outcome:
     stage.begin()
     gateway.freeze()
     try:
-        await stage.empty(_RING_CHANGES, other)
-        # The kernel alone could hold these few steps. A step that everyone has had already says nothing to anybody.
+        # First, as the kernel alone could hold these few steps and hand them over when the gateway wakes. A step that
+        # everyone has had already says nothing to anybody.
         async with Redis.from_url(stage.redis.url) as redis:
             sent = 0
             while await _subscribers(stage) == len(stage.gateways):
@@ -54,6 +54,7 @@ async def _overrun(stage: Stage) -> Outcome:
                 for _ in range(64):
                     sent += len(step)
                     await redis.spublish(_steps(stage), step)
+        await stage.empty(_RING_CHANGES, other)
     finally:
         gateway.thaw()
         await stage.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60")
