@@ -16,7 +16,6 @@ import json
 import secrets
 import socket
 import statistics
-import subprocess
 import time
 from contextlib import suppress
 from typing import Any, Final
@@ -25,9 +24,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bench.common import machine_line
+from bench.common_redis import own_redis
+from bench.fanout_process import raise_file_limit
 from rtserver.broker.redis_link import RedisBroker
 from rtserver.broker.steps import Heard
-from rtserver.demo.ports import free_port
 from rtserver.domain.chain import Header
 from rtserver.domain.diff import State
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
@@ -42,6 +42,7 @@ from rtserver.protocols.channels import PositionChannel
 
 _CHAIN: Final = ChainId(1)
 _TTL_MS: Final = 600_000
+_LIVE_S: Final = 10.0
 
 
 class Sink:
@@ -145,10 +146,13 @@ async def measure(url: str, *, channels: int, clients: int, steps: int, turns: i
         await link.publish(token, number, step)
         await heard.get()
     relay.listen()
-    relay.announced(*relay.next_wishes(), time.monotonic() + 600, are_all_there=False)
-    while (places := relay.next_read()) is not None:
-        relay.read(await link.read(places))
-    assert relay.is_live
+    async with asyncio.timeout(_LIVE_S):
+        # A run that was first heard of by reading is entered once the wishes are known to it: the second time round.
+        while not relay.is_live:
+            relay.announced(*relay.next_wishes(), time.monotonic() + 600, are_all_there=True)
+            while (places := relay.next_read()) is not None:
+                relay.read(await link.read(places))
+            await asyncio.sleep(0.01)
 
     took: dict[str, list[float]] = {"single": [], "ledger": [], "publish": [], "gateway": []}
     async with Redis.from_url(url) as redis:
@@ -226,13 +230,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null"]
-    with subprocess.Popen(command) as server:
-        try:
-            asyncio.run(_main(f"redis://127.0.0.1:{port}", args))
-        finally:
-            server.terminate()
+    raise_file_limit()
+    with own_redis() as url:
+        asyncio.run(_main(url, args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import Any, Final
 import uvloop
 
 from bench.common_chain import FACTORY, MANAGER, STABLES, InMemoryChain
-from bench.fanout_rtserver import CHAIN, KIND, open_limits, serve
+from bench.common_script import CHAIN, KIND
+from bench.fanout_rtserver import open_limits, serve
 from bench.peers.control import say
 from rtserver.engine.core import EngineCore
 from rtserver.hub.hub import Hub

@@ -17,11 +17,8 @@ import uvloop
 from aiohttp import web
 
 from bench.common_counters import segments_sent
+from bench.common_script import CHAIN, KIND, ScriptedEngine
 from bench.peers.control import obey, say
-from rtserver.domain.chain import Header
-from rtserver.domain.diff import EncodedPatch, State
-from rtserver.domain.ids import BlockHash, ChainId
-from rtserver.domain.update import BlockUpdate
 from rtserver.edge.budgets import local_budgets
 from rtserver.edge.connections import EdgeRunner
 from rtserver.edge.problems import problem_middleware
@@ -29,21 +26,15 @@ from rtserver.edge.proxies import Proxies
 from rtserver.edge.rest import Rest, ServedChain
 from rtserver.edge.ws import Sockets, tick_forever
 from rtserver.hub.hub import Hub
-from rtserver.hub.limits import Interest, Limits
+from rtserver.hub.limits import Limits
 from rtserver.obs.collector import COLLECTOR
 from rtserver.obs.huge_pages import ask_forever
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
 
-__all__ = ["CHAIN", "KIND", "STATE_BYTES", "open_limits", "serve"]
+__all__ = ["open_limits", "serve"]
 
-CHAIN: Final = ChainId(1)
-KIND: Final = "uniswap-v3"
 _HOUR_S: Final = 3600.0
-# Cold channels that were asked for within this time are read together, as the engine does.
-_READ_S: Final = 0.01
-# A first state of the size of a real position.
-STATE_BYTES: Final = 900
 
 
 def open_limits() -> Limits:
@@ -55,58 +46,22 @@ def open_limits() -> Limits:
     return Limits(**wide)
 
 
-class Script(Interest):
-    """An engine without a chain: opens what is asked for, changes what it is told to."""
+class Script(ScriptedEngine):
+    """One in front of a hub, which can also tell frames of a length."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.hub = Hub(self, open_limits(), self.metrics)
+        super().__init__(self.hub.publish)
         self.loads = 0
-        self._wanted: list[str] = []
-        self._open: list[str] = []
-        self._number = 0
         self._pad = 0
         # Length of a message → padding that makes it so.
         self._pads: dict[int, int] = {}
 
     def want(self, channel: Channel) -> None:
-        """Note a cold channel; all that come together are opened together."""
+        """Count a cold channel, and note it."""
         self.loads += 1
-        if not self._wanted:
-            asyncio.get_running_loop().call_later(_READ_S, self._open_wanted)
-        self._wanted.append(channel.name)
-
-    def unwant(self, channel: Channel) -> None:
-        """Close a channel."""
-        self._open = [name for name in self._open if name != channel.name]
-
-    def _header(self) -> Header:
-        # Short hashes, so that a frame can be 300 bytes; the time is when this block was made.
-        number = self._number
-        return Header(
-            number=number,
-            hash=BlockHash(f"0x{number:08x}"),
-            parent_hash=BlockHash(f"0x{max(number - 1, 0):08x}"),
-            timestamp=time.monotonic_ns(),
-            logs_bloom=0,
-        )
-
-    def _open_wanted(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        self._open += wanted
-        opened: dict[str, State] = {
-            name: {name.rpartition(":")[2]: {"pad": "x" * STATE_BYTES, "tokenId": name}} for name in wanted
-        }
-        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=self._header(), is_new_head=False, opened=opened))
-
-    def publish(self, pad: int) -> None:
-        """Change every open channel in one block, each by a patch of its own."""
-        self._number += 1
-        header = self._header()
-        text = "x" * pad
-        patch: EncodedPatch = (1, f'{{"pad":"{text}"}}')
-        patched = {name: {name.rpartition(":")[2]: patch} for name in self._open}
-        self.hub.publish(BlockUpdate(chain_id=CHAIN, header=header, patched=patched))
+        super().want(channel)
 
     def publish_sized(self, size: int) -> None:
         """The same, with the frame's text as close to `size` bytes as the one before tells how to make it."""

@@ -14,7 +14,6 @@ import asyncio
 import json
 import random
 import secrets
-import subprocess
 import time
 from contextlib import aclosing, suppress
 
@@ -22,8 +21,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bench.common import machine_line
+from bench.common_redis import own_redis
 from rtserver.broker.redis_link import RedisBroker, RedisLink
-from rtserver.demo.ports import free_port
 
 _TTL_MS = 600_000
 # Announcements under way at once: one connection each.
@@ -143,13 +142,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null"]
-    with subprocess.Popen(command) as server:
-        try:
-            asyncio.run(_main(f"redis://127.0.0.1:{port}", args))
-        finally:
-            server.terminate()
+    with own_redis() as url:
+        asyncio.run(_main(url, args))
 
 
 if __name__ == "__main__":

@@ -194,7 +194,10 @@ def main() -> int:
     parser.add_argument("--moved", type=float, default=0.25, help="the plan: share of owners that a block changes")
     parser.add_argument("--block-s", type=float, default=12.0, help="the plan: seconds between blocks")
     parser.add_argument("--json", action="store_true")
-    return uvloop.run(_run(parser.parse_args()))
+    options = parser.parse_args()
+    if len(set(options.clients)) < 2:
+        parser.error("--clients needs two counts or more: what a client costs is the slope between them; try 100,1000")
+    return uvloop.run(_run(options))
 
 
 if __name__ == "__main__":

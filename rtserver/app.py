@@ -12,7 +12,7 @@ from aiohttp import web
 from . import __version__
 from .broker.answering import Answering
 from .chain_ids import fetch_chain_ids
-from .config import Settings
+from .config import ChainSettings, Settings
 from .domain.ids import ChainId
 from .edge.application import build_application
 from .edge.earnings import BookEarnings
@@ -23,7 +23,7 @@ from .edge.rest import ServedChain
 from .edge.ws import Sockets, tick_forever
 from .engine.runner import ChainRunner
 from .gateway import open_broker, run_gateway
-from .history.reading import Histories
+from .history.reading import ChainHistory, Histories
 from .history.then import HistoryThen
 from .hub.hub import Hub
 from .hub.limits import Limits
@@ -31,7 +31,7 @@ from .leads import Lead, Leads, claim_shards, first_of, lead_all, reckoner
 from .obs.collector import Collector
 from .obs.huge_pages import ask_forever
 from .obs.metrics import Metrics
-from .parts import ChainParts, close, finish, follow
+from .parts import ChainParts, Sink, close, finish, follow
 from .protocols.channels import Channel
 from .serving import OnReady, drain, listening
 from .worth.build import build_sources
@@ -69,20 +69,8 @@ def _build(
     limits = settings.limits
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
     records = _open_history(settings, store)
-    chains = [
-        ChainParts(
-            chain_settings,
-            chain_id,
-            hub,
-            metrics,
-            settings.prices,
-            store,
-            settings.store.every_s,
-            records,
-            settings.history,
-        )
-        for chain_settings, chain_id in zip(settings.chains, ids, strict=True)
-    ]
+    make = _maker(settings, metrics, store, records)
+    chains = [make(chosen, chain_id, hub) for chosen, chain_id in zip(settings.chains, ids, strict=True)]
     router.runners = {chain.chain_id: chain.runner for chain in chains}
     served: Mapping[int, ServedChain] = {
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
@@ -92,6 +80,23 @@ def _build(
     fetchers, prices = _sources(settings, chains, metrics, records)
     built = build_application(hub, served, settings, metrics, __version__, prices, earnings, past)
     return chains, fetchers, hub, *built
+
+
+def _maker(
+    settings: Settings, metrics: Metrics, store: "Store | None", records: "HistoryStore | None"
+) -> Callable[[ChainSettings, ChainId, Sink], ChainParts]:
+    """Return what makes a chain's parts: the same for every role but for who takes its steps."""
+
+    def make(chosen: ChainSettings, chain_id: ChainId, sink: Sink) -> ChainParts:
+        return ChainParts(
+            chosen, chain_id, sink, metrics, settings.prices, store, settings.store.every_s, records, settings.history
+        )
+
+    return make
+
+
+def _histories(chains: list[ChainParts]) -> dict[ChainId, ChainHistory]:
+    return {chain.chain_id: chain.history for chain in chains if chain.history is not None}
 
 
 def _told(
@@ -106,18 +111,16 @@ def _told(
     )
     if records is None:
         return earnings, None
-    kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
-    return earnings, Histories(records, kept, settings.history.every_s)
+    return earnings, Histories(records, _histories(chains), settings.history.every_s)
 
 
 def _sources(
     settings: Settings, chains: list[ChainParts], metrics: Metrics, records: "HistoryStore | None"
 ) -> tuple[list[PriceFetcher | PricesThen], Callable[[], dict[str, Any]]]:
-    kept = {chain.chain_id: chain.history for chain in chains if chain.history is not None}
     return build_sources(
         settings.prices,
         {chain.chain_id: (chain.prices, chain.books) for chain in chains},
-        [] if records is None else [HistoryThen(records, kept)],
+        [] if records is None else [HistoryThen(records, _histories(chains))],
         metrics,
     )
 
@@ -182,12 +185,10 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         broker = await open_broker(settings)
         leads = [Lead(chain_id, settings.shards) for chain_id in await fetch_chain_ids(settings)]
         records = _open_history(settings, store)
+        make = _maker(settings, metrics, store, records)
         served: dict[int, ServedChain] = {}
         for chosen, lead in zip(settings.chains, leads, strict=True):
-            every_s = settings.store.every_s
-            chain = ChainParts(
-                chosen, lead.chain_id, lead, metrics, settings.prices, store, every_s, records, settings.history
-            )
+            chain = make(chosen, lead.chain_id, lead)
             report = partial(_both, chain, lead)
             about = ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, report)
             await claim_shards(broker, chain.chain_id, chain.name, settings.shards.count)

@@ -110,14 +110,13 @@ class ChainParts:
                 if deployment is not None
             )
         self.books: dict[str, Book] = {}
-        books = self.books
         first_blocks: dict[Address, int] = {}
         self.protocols: list[dict[str, str]] = []
         for protocol in deployed:
             manager = Address(protocol.position_manager)
             staker = None if protocol.staker is None else Address(protocol.staker)
             code_hash = protocol.init_code_hash
-            books[protocol.kind] = adapters()[protocol.kind].build(
+            self.books[protocol.kind] = adapters()[protocol.kind].build(
                 chain_id,
                 Address(protocol.factory),
                 manager,
@@ -132,7 +131,7 @@ class ChainParts:
             self._describe(protocol.kind, protocol.factory, manager, staker)
             if protocol.first_block is not None:
                 first_blocks |= {contract: protocol.first_block for contract in (manager, staker) if contract}
-        if not books:
+        if not self.books:
             raise ConfigError(
                 f"chain {chain_id} is not known: name its contracts in a file with [[chains]] and "
                 "[[chains.protocols]] (kind, factory, position_manager), and give it through --config"
@@ -167,7 +166,7 @@ class ChainParts:
         identity = identity_of(deployed)
         self.prices = build_aggregator(chain_id, settings, prices, dollars)
         watch_prices(self.prices, self.name, metrics)
-        core = EngineCore(chain_id, books, self.prices)
+        core = EngineCore(chain_id, self.books, self.prices)
         self.keeper: Keeper | None = None
         memory = None
         if store is not None:
@@ -176,7 +175,7 @@ class ChainParts:
                 name=self.name,
                 identity=identity,
                 core=core,
-                books=books,
+                books=self.books,
                 window=lambda: self.source.window,
                 is_at_rest=lambda: self.runner.is_at_rest,
                 saver=store,
@@ -187,7 +186,7 @@ class ChainParts:
                 chain_id=chain_id,
                 name=self.name,
                 core=core,
-                books=books,
+                books=self.books,
                 reader=self.reader,
                 window=lambda: self.source.window,
                 reopen=sink.reopen,
@@ -207,7 +206,7 @@ class ChainParts:
                 chain_id=chain_id,
                 name=self.name,
                 identities={protocol["kind"]: protocol["positionManager"].lower() for protocol in self.protocols},
-                books=books,
+                books=self.books,
                 is_at_rest=lambda: self.runner.is_at_rest,
                 window=lambda: self.source.window,
                 headers=self.reader.headers,

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 import orjson
-import uvloop
 
-from rtserver.demo.contracts import load_contracts
-from rtserver.demo.toolchain import install_toolchain
-
-from .account import Account
 from .memory import spark, svg_of
 from .stage import soak
+from .telling import run, tell
 
 __all__ = ["main"]
-
-
-def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-async def _run(arguments: argparse.Namespace) -> Account:
-    toolchain = await install_toolchain()
-    contracts = await load_contracts(toolchain)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        _tell(f"{(time.monotonic() - began) / 60:6.2f} min  {text}")
-
-    return await soak(
-        toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=arguments.folder,
-        first_round=arguments.first, last_round=arguments.last,
-    )  # fmt: skip
 
 
 def main() -> int:
@@ -49,15 +24,19 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where stores and logs stay")
     parser.add_argument("--picture", type=Path, help="the curve of memory as an SVG file")
     arguments = parser.parse_args()
-    if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-    account = uvloop.run(_run(arguments))
+    account = run(
+        arguments,
+        lambda toolchain, contracts, say: soak(
+            toolchain, contracts, arguments.seed, seconds=arguments.minutes * 60, say=say, folder=arguments.folder,
+            first_round=arguments.first, last_round=arguments.last,
+        ),
+    )  # fmt: skip
     if arguments.picture is not None:
         title = f"Resident memory of rtserver through {account.rounds} rounds of faults, seed {account.seed}"
         arguments.picture.write_text(svg_of(account.memory, title))
-    _tell(orjson.dumps(account.as_json(), option=orjson.OPT_INDENT_2).decode())
-    _tell(spark([kib for _, kib in account.memory.points]))
+    tell(orjson.dumps(account.as_json(), option=orjson.OPT_INDENT_2).decode())
+    tell(spark([kib for _, kib in account.memory.points]))
     last = arguments.first + account.rounds - 1
     which = f"--first {arguments.first} --last {last} --minutes {arguments.minutes}"
-    _tell(f"replay: python -m tests.chain.soak {account.seed} {which}")
+    tell(f"replay: python -m tests.chain.soak {account.seed} {which}")
     return 1 if account.differences else 0
