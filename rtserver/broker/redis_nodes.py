@@ -102,7 +102,7 @@ class RedisNodes:
         """
         async with translated():
             redis = await self._listener(channel)
-            pubsub: PubSub = redis.pubsub()
+            pubsub: PubSub = redis.pubsub(push_handler_func=_untouched)
             try:
                 await pubsub.ssubscribe(channel)
                 while True:
@@ -142,6 +142,14 @@ class RedisNodes:
             # After an error it is about to learn the layout anew, and takes itself for closed.
             for kind in ("nodes_cache", "startup_nodes"):
                 await self.client.nodes_manager.aclose(kind)
+
+
+async def _untouched(pushed: Any) -> Any:
+    """Hand on what was pushed. The library's own handler makes a text of each for a log that nobody reads.
+
+    That is three quarters of what it costs to hear a block that changes 500 channels: 1.5 ms of 2.
+    """
+    return pushed
 
 
 class _FirstIsKey(AsyncCommandsParser):

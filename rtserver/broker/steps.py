@@ -16,6 +16,7 @@ from ..domain.errors import ClientError, PermanentError
 from ..domain.ids import BlockHash
 
 __all__ = [
+    "NO_SHAPE",
     "Entry",
     "Heard",
     "Held",
@@ -30,14 +31,19 @@ __all__ = [
     "encode_header",
     "encode_refused",
     "encode_rollback",
+    "split_entry",
 ]
+
+# Of an entry that says more than values of fields.
+NO_SHAPE: Final = "-"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One channel's change: from `seq` - 1 to `seq`. A struct, as thousands are made for a block.
 
     `tag` is the block's part of the cursor, `at_ms` the engine's wall clock, `rollback` the reorganisation that
-    the change tells of.
+    the change tells of. `shape` names which fields of which objects it patches, where it does nothing else: of two
+    entries of an epoch with the same shape the later one leaves nothing of the earlier. "-" where there is no telling.
     """
 
     epoch: str
@@ -45,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
     at_ms: int
     fragment: str
+    shape: str = NO_SHAPE
     rollback: Rollback | None = None
 
 
@@ -91,6 +98,8 @@ class Step:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """A step as a gateway hears it. Entries are text still: most may be of channels that nobody here watches.
+
+    Each is of the step's block, and tells of its rollback.
 
     A beat is a `Heard` without anything in it that names the last step.
     """
@@ -184,8 +193,22 @@ def decode_refused(text: str) -> dict[str, ClientError]:
 
 def encode_entry(entry: Entry) -> str:
     """Return an entry as text: a line, and the fragment as it is."""
-    line = f"{entry.epoch} {entry.seq} {entry.tag} {entry.at_ms} {encode_rollback(entry.rollback)}"
+    line = f"{entry.epoch} {entry.seq} {entry.shape} {entry.tag} {entry.at_ms} {encode_rollback(entry.rollback)}"
     return f"{line}\n{entry.fragment}"
+
+
+def split_entry(text: str) -> tuple[str, int, str, str]:
+    """Return epoch, seq, shape and fragment of an entry: all there is to say of one that belongs to a step just heard.
+
+    Raises:
+        PermanentError: This is none.
+    """
+    try:
+        line, _, fragment = text.partition("\n")
+        epoch, seq, shape, _ = line.split(" ", 3)
+        return epoch, int(seq), shape, fragment
+    except ValueError as error:
+        raise PermanentError("an entry of a channel's history is not readable") from error
 
 
 def decode_entry(text: str) -> Entry:
@@ -196,13 +219,14 @@ def decode_entry(text: str) -> Entry:
     """
     line, _, fragment = text.partition("\n")
     try:
-        epoch, seq, tag, at_ms, rollback = line.split(" ", 4)
+        epoch, seq, shape, tag, at_ms, rollback = line.split(" ", 5)
         return Entry(
             epoch=epoch,
             seq=int(seq),
             tag=tag,
             at_ms=int(at_ms),
             fragment=fragment,
+            shape=shape,
             rollback=decode_rollback(rollback) if rollback else None,
         )
     except (ValueError, msgspec.DecodeError) as error:

@@ -299,22 +299,23 @@ class Hub:
         chain_id: ChainId,
         header: Header,
         age_s: float,
-        fragments: Mapping[Stream, str],
+        told: list[Stream],
         rollback: Rollback | None,
         shard: str = "",
     ) -> None:
-        """Deliver a step of a chain whose streams have taken it already, one seq each; the head's age is `age_s`."""
+        """Deliver a step of a chain. The streams have taken it already, one seq each, and hold what they tell of it.
+
+        The head's age is `age_s`.
+        """
         now = self._clock()
         self._heads.take(chain_id, header, now - age_s, shard)
         if rollback is not None:
             self._turns[chain_id] += 1
         try:
-            for stream, fragment in fragments.items():
-                stream.fragment = fragment
-            if fragments:
-                self._fan_out.deliver(chain_id, header, list(fragments), rollback_json(rollback), now)
+            if told:
+                self._fan_out.deliver(chain_id, header, told, rollback_json(rollback), now)
         finally:
-            for stream in fragments:
+            for stream in told:
                 stream.fragment = ""
 
     def catch_up(

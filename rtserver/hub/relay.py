@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from ..broker.ports import Place, Reading
-from ..broker.steps import Entry, Heard, Held, decode_entry
+from ..broker.steps import Entry, Heard, Held, decode_entry, split_entry
 from ..domain.chain import Header
 from ..domain.errors import PermanentError
 from ..domain.ids import ChainId
@@ -22,7 +22,7 @@ from ..obs.metrics import Metrics
 from ..protocols.channels import Channel
 from .hub import Hub
 from .mirror import Mirror, leads_on
-from .stream import Stream
+from .stream import Stream, block_tag
 
 __all__ = ["Relay"]
 
@@ -246,25 +246,27 @@ class Relay:
 
     def _apply(self, heard: Heard) -> None:
         assert heard.header is not None
-        mirrors, entries = self._mirrors, heard.entries
-        due: dict[Mirror, Entry] = {}
+        mirrors = self._mirrors
+        due: list[tuple[Mirror, str, str]] = []
         # In the engine's order: frames look the same on every gateway.
-        for name, text in entries.items():
+        for name, text in heard.entries.items():
             mirror = mirrors.get(name)
             if mirror is not None:
-                entry = due[mirror] = decode_entry(text)
-                if entry.seq != mirror.seq + 1 or entry.epoch != mirror.epoch:
+                epoch, seq, shape, fragment = split_entry(text)
+                if seq != mirror.seq + 1 or epoch != mirror.epoch:
                     self._break("a channel's change was missed")
                     return
+                due.append((mirror, shape, fragment))
         self._number = heard.number
-        now = self._clock() - heard.age_s
-        fragments: dict[Stream, str] = {}
-        for mirror, entry in due.items():
-            mirror.take(entry, now)
-            fragments[mirror] = entry.fragment
-        self._hub.deliver(self._chain_id, heard.header, heard.age_s, fragments, heard.rollback, self._shard)
+        step, rollback = (block_tag(heard.header.hash), self._clock() - heard.age_s), heard.rollback
+        for mirror, shape, fragment in due:
+            mirror.follow(shape, fragment, step, rollback)
+        for mirror, _, fragment in due:
+            mirror.fragment = fragment
+        told: list[Stream] = [mirror for mirror, _, _ in due]
+        self._hub.deliver(self._chain_id, heard.header, heard.age_s, told, rollback, self._shard)
         self._note(heard)
-        if any(mirror.is_broken for mirror in due):
+        if any(mirror.is_broken for mirror, _, _ in due):
             self._break("a copy differs from the engine's")
 
     def _note(self, heard: Heard) -> None:

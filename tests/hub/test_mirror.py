@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import random
 
+import msgspec
 import orjson
 import pytest
 
-from rtserver.broker.steps import Held, Snapshot, decode_entry, encode_entry
+from rtserver.broker.steps import NO_SHAPE, Held, Snapshot, decode_entry, encode_entry
 from rtserver.broker.steps import Step as BrokerStep
 from rtserver.domain.chain import BlockRef, Rollback
-from rtserver.domain.diff import Change, State, apply
+from rtserver.domain.diff import Change, EncodedPatch, State, apply
 from rtserver.domain.errors import PermanentError
 from rtserver.domain.update import BlockUpdate, LonePatches
 from rtserver.hub.ledger import Ledger
@@ -37,15 +38,23 @@ class Engine:
         self.entries = list(step.entries.values())
         self.states: dict[int, State] = {0: copy.deepcopy(state)}
 
-    def say(self, change: Change | None = None, text: str = "", rollback: Rollback | None = None) -> BrokerStep:
+    def say(
+        self,
+        change: Change | None = None,
+        lone: EncodedPatch | None = None,
+        patched: dict[str, EncodedPatch] | None = None,
+        rollback: Rollback | None = None,
+    ) -> BrokerStep:
         """Publish a step; what is too old leaves the history as it does in Redis."""
         self.number += 1
         self.now += 0.25
         update = BlockUpdate(chain_id=CHAIN, header=header(self.number), rollback=rollback)
         if change:
             update.changes[NAME] = change
-        if text:
-            update.lone.append(LonePatches(1, [NAME], [text]))
+        if lone:
+            update.lone.append(LonePatches(lone[0], [NAME], [lone[1]]))
+        if patched:
+            update.patched[NAME] = patched
         step = self.ledger.take(update)
         for name, entry in step.entries.items():
             self.entries.append(decode_entry(encode_entry(entry)))
@@ -75,9 +84,26 @@ class Engine:
         if chance.random() < 0.1:
             to = BlockRef(number=1, hash=header(1).hash)
             return self.say(change, rollback=Rollback(to=to, dropped=(header(self.number).hash,)))
-        if list(state) == ["0"] and chance.random() < 0.4:
-            return self.say(text=orjson.dumps({"value": str(chance.random())}).decode())
+        roll = chance.random()
+        if len(state) == 1 and roll < 0.4:
+            return self.say(lone=random_text(chance))
+        if len(state) > 1 and roll < 0.4:
+            some = chance.sample(sorted(state), chance.randrange(1, len(state)))
+            return self.say(patched={key: random_text(chance) for key in some})
+        if roll < 0.5:
+            # A patch in text beside objects.
+            texts = {
+                key: random_text(chance) for key in state if key not in {*change.set, *change.patch, *change.remove}
+            }
+            return self.say(change, patched=texts)
         return self.say(change)
+
+
+def random_text(chance: random.Random) -> EncodedPatch:
+    """Return a patch of some fields of which each has its bit."""
+    names = chance.sample(["value", "f1", "f2"], chance.randrange(1, 4))
+    patch = {name: str(chance.random()) for name in names}
+    return sum({"value": 1, "f1": 2, "f2": 4}[name] for name in names), orjson.dumps(patch).decode()
 
 
 def assert_same(mirror: Mirror, engine: Engine) -> None:
@@ -119,6 +145,34 @@ def test_a_mirror_follows_and_leads_on_from_every_place_of_the_ring(seed: int) -
             assert [one.dropped for one in mirror.rollbacks_since(seq)] == [
                 one.dropped for one in stream.rollbacks_since(seq)
             ]
+
+
+def test_of_changes_that_leave_nothing_of_each_other_one_is_parsed() -> None:
+    engine = Engine()
+    mirror = engine.mirror()
+    said = [engine.say(lone=(fields, f'{{"value":"{fields}"}}')) for fields in (1, 3, 1, 1)]
+    said += [engine.say(patched={"0": (fields, f'{{"value":"{fields}"}}')}) for fields in (1, 1)]
+    entries = [step.entries[NAME] for step in said]
+    shapes = [entry.shape for entry in entries]
+    assert len(set(shapes)) == 3 and shapes[0] == shapes[2] == shapes[3] and shapes[4] == shapes[5]
+    # What is not the last of its shape may as well be unreadable.
+    last = {entry.shape: entry.seq for entry in entries}
+    for entry in entries:
+        unread = msgspec.structs.replace(entry, fragment="?")
+        mirror.take(entry if last[entry.shape] == entry.seq else unread, engine.now)
+    assert mirror.state == engine.ledger.streams[NAME].state
+
+
+def test_an_entry_that_sets_or_removes_has_no_shape() -> None:
+    engine = Engine()
+    beside: dict[str, EncodedPatch] = {"0": (1, '{"value":"1"}')}
+    for step in (
+        engine.say(Change(set={"1": {"value": "1"}})),
+        engine.say(Change(patch={"1": {"value": "2"}}), patched=beside),
+        engine.say(Change(remove=["1"]), patched=beside),
+        engine.say(rollback=Rollback(to=BlockRef(number=1, hash=header(1).hash), dropped=(header(9).hash,))),
+    ):
+        assert step.entries[NAME].shape == NO_SHAPE
 
 
 def test_the_history_is_as_long_as_the_ring_and_no_longer() -> None:
