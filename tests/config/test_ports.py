@@ -15,7 +15,7 @@ from rtserver.hub.hub import Hub
 from rtserver.hub.limits import Limits
 from rtserver.obs.metrics import Metrics
 from rtserver.protocols.channels import Channel
-from rtserver.serving import Addresses, listening
+from rtserver.serving import Addresses, bye_spread_ms, listening
 
 
 class _Nobody:
@@ -92,3 +92,8 @@ async def test_processes_that_say_so_share_a_port() -> None:
         with pytest.raises(ConfigError, match="is in use"):
             async with listening(alone.app, alone.settings, alone.metrics, alone.health, None):
                 raise AssertionError("not to be reached")
+
+
+@pytest.mark.parametrize(("clients", "ms"), [(0, 500), (3, 500), (2_000, 2_000), (125_000, 30_000)])
+def test_clients_come_back_as_fast_as_they_are_taken_in(clients: int, ms: int) -> None:
+    assert bye_spread_ms(clients) == ms
