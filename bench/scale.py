@@ -6,7 +6,8 @@ So blocks come when they are wanted, and change every channel, by a patch of its
 1. Growth: the same channels under more gateways and more clients. What the engine and Redis spend on a block may not
    grow, but for what Redis sends: each gateway hears every step.
 2. Beside one process: the same clients at one gateway and at a single process (bench.fanout_rtserver), in turns:
-   CPU a frame, and from publishing to the last socket.
+   CPU a frame, and from publishing to the last socket. The single process delivers what a script says; a real one
+   computes, too, which a gateway's engine does for it: the table has both.
 3. The plan: sums with these figures (bench.scale_plan), and what an owner costs beside that (bench.scale_costs).
 
     python -m bench.scale [--gateways 1,2,4] [--clients 100,1000,4000] [--channels 500] [--turns 3] [--json]
@@ -60,7 +61,17 @@ class Pair:
     @property
     def over(self) -> float:
         """Return how much more a frame costs at a gateway: the median of neighbours in time."""
-        return statistics.median(one / other for one, other in zip(self.gateway_us, self.single_us, strict=True)) - 1
+        return self.over_all(0.0)
+
+    def over_all(self, compute_us: float) -> float:
+        """Return the same beside a process that also computes, as a single one does: so much for each position."""
+        computed_us = compute_us * self.each / self.listeners
+        return (
+            statistics.median(
+                one / (other + computed_us) for one, other in zip(self.gateway_us, self.single_us, strict=True)
+            )
+            - 1
+        )
 
 
 async def _grow(options: argparse.Namespace, loader: Loader, folder: Path) -> list[Cell]:
@@ -138,14 +149,19 @@ def _print(cells: Sequence[Cell], pairs: Sequence[Pair], costs: Costs, lines: Se
             f"| {cell.gateways} | {cell.clients:,} | {cell.engine_us / 1e3:.1f} | {cell.redis_us / 1e3:.1f} |"
             f" {cell.redis_in / 1e3:.0f} | {cell.redis_out / 1e3:.0f} | {cell.us_per_frame:.1f} |"
         )
-    print("\n| clients | listeners a channel | gateway, µs CPU a frame | one process | more |", end="")
-    print(" through Redis to the last socket, ms p50 / p99 | in one process |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "\n| clients | listeners a channel | gateway, µs CPU a frame | one process, delivering alone | more |", end=""
+    )
+    print(" with its computing | more | through Redis to the last socket, ms p50 / p99 | in one process |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for pair in pairs:
         times = [f"{percentile(ms, 0.5):.1f} / {percentile(ms, 0.99):.1f}" for ms in (pair.gateway_last_ms, pair.single_last_ms)]  # fmt: skip  # noqa: E501
+        single_us, compute_us = statistics.median(pair.single_us), costs.compute_us
         print(
             f"| {pair.clients:,} | {pair.listeners:g} | {statistics.median(pair.gateway_us):.1f} |"
-            f" {statistics.median(pair.single_us):.1f} | {pair.over:+.0%} | {times[0]} | {times[1]} |"
+            f" {single_us:.1f} | {pair.over:+.0%} |"
+            f" {single_us + compute_us * pair.each / pair.listeners:.1f} | {pair.over_all(compute_us):+.0%} |"
+            f" {times[0]} | {times[1]} |"
         )
     print("\n" + "\n".join(f"{name} {value:.3g}" for name, value in asdict(costs).items()) + "\n")
     print("\n".join(lines))
@@ -168,7 +184,9 @@ async def _run(options: argparse.Namespace) -> int:
     if options.json:
         report: dict[str, Any] = {
             "machine": machine(), "cells": [asdict(cell) for cell in cells],
-            "pairs": [{**asdict(pair), "over": pair.over} for pair in pairs],
+            "pairs": [
+                {**asdict(pair), "over": pair.over, "over_all": pair.over_all(costs.compute_us)} for pair in pairs
+            ],
             "costs": asdict(costs), "demand": asdict(demand), "plan": result, "sums": lines,
         }  # fmt: skip
         print(json.dumps(report, indent=1))
