@@ -1,8 +1,9 @@
 """What breaks between engines, Redis and gateways, what clients see, and how long until they are right: the README's.
 
-The rows are those that `tests/redis_faults` proves, all on one stage: a real node with the real contracts, a real Redis
+The rows are those that `tests/redis_faults` proves, on two stages: a real node with the real contracts, a real Redis
 behind a TCP line that leads to whoever is master, an engine and its standby, two gateways, a client with eight channels
-at each. Blocks are mined when a row says so. "Right" is when both clients had the state that the chain itself answers,
+at each; and the same on a real Cluster of three masters and a replica, in its last row with engines that share the
+chain. Blocks are mined when a row says so. "Right" is when both clients had the state that the chain itself answers,
 by what `rtserver verify` compares; the time counts from the end of the fault, and from its beginning where it stays.
 
     python -m bench.redis_faults [--turns 3] [--rows redis_full,two_leaders] [--json] [--outage-s 10] [--clients 2000]
@@ -14,8 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +31,7 @@ from rtserver.demo.toolchain import install_toolchain
 
 if TYPE_CHECKING:
     from redis_faults.row import Row
-    from redis_faults.stage import Outcome
+    from redis_faults.stage import Outcome, Stage
 
 __all__ = ["main"]
 
@@ -41,7 +43,7 @@ _TESTS: Final = Path(__file__).parents[1] / "tests"
 class Measured:
     """A row and its turns."""
 
-    row: "Row"
+    row: "Row[Any]"
     outcomes: "list[Outcome]" = field(default_factory=list)
 
     def line(self) -> str:
@@ -83,41 +85,49 @@ def _report(measured: list[Measured], options: argparse.Namespace, began: float)
     print(f"{options.turns} turns in {time.monotonic() - began:.0f} s; {machine_line()}")
 
 
-async def _bench(options: argparse.Namespace) -> int:
-    from redis_faults.stage import open_stage
-    from redis_faults.table import ROWS
+async def _measure(one: Measured, stage: "Stage", turns: int, failed: list[str]) -> None:
+    """Play a row some times. What was told otherwise than the table says goes into `failed`."""
+    row = one.row
+    for turn in range(turns):
+        _tell(f"{row.key}, turn {turn + 1} of {turns}")
+        await stage.rest()
+        outcome = await row.run(stage)
+        one.outcomes.append(outcome)
+        _tell(f"{row.key}: right after {outcome.right_s:.2f} s")
+        print(file=sys.stderr)
+        try:
+            row.check(outcome)
+        except AssertionError as error:
+            # Right in the end: the others are worth their minutes.
+            failed.append(row.key)
+            print(f"\n{row.key}: {error}", file=sys.stderr)
 
-    wanted = set(options.rows.split(",")) if options.rows else {row.key for row in ROWS}
-    if unknown := wanted - {row.key for row in ROWS}:
-        sys.exit(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(row.key for row in ROWS)}")
+
+async def _bench(options: argparse.Namespace) -> int:
+    from redis_faults.table import PLAYS
+
+    keys = [play.row.key for play in PLAYS]
+    wanted = set(options.rows.split(",")) if options.rows else set(keys)
+    if unknown := wanted - set(keys):
+        sys.exit(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(keys)}")
     raise_file_limit()
     began = time.monotonic()
     toolchain = await install_toolchain(progress=_tell)
     contracts = await load_contracts(toolchain)
     measured: list[Measured] = []
     failed: list[str] = []
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         # Whatever ends it: what was measured until then is worth its minutes.
         stack.callback(_report, measured, options, began)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtserver-bench-")))
-        lab = await stack.enter_async_context(open_lab(toolchain, contracts, accounts=_ACCOUNTS))
-        opened = open_stage(lab, folder, outage_ms=int(1000 * options.outage_s), crowd=options.clients)
-        stage = await stack.enter_async_context(opened)
-        for row in (row for row in ROWS if row.key in wanted):
-            measured.append(one := Measured(row))
-            for turn in range(options.turns):
-                _tell(f"{row.key}, turn {turn + 1} of {options.turns}")
-                await stage.rest()
-                outcome = await row.run(stage)
-                one.outcomes.append(outcome)
-                _tell(f"{row.key}: right after {outcome.right_s:.2f} s")
-                print(file=sys.stderr)
-                try:
-                    row.check(outcome)
-                except AssertionError as error:
-                    # Right in the end, but told otherwise than the table says: the others are worth their minutes.
-                    failed.append(row.key)
-                    print(f"\n{row.key}: {error}", file=sys.stderr)
+        # Rows of one stage stand together.
+        for opens, plays in groupby((play for play in PLAYS if play.row.key in wanted), key=lambda play: play.opens):
+            async with open_lab(toolchain, contracts, accounts=_ACCOUNTS) as lab:
+                opened = opens(lab, folder, outage_ms=int(1000 * options.outage_s), crowd=options.clients)
+                async with opened as stage:
+                    for play in plays:
+                        measured.append(one := Measured(play.row))
+                        await _measure(one, stage, options.turns, failed)
     if failed:
         print(f"not as the table says: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -62,7 +62,8 @@ def judge(info: Mapping[str, Any]) -> About:
                 is_fatal=False,
             )
         )
-    if info.get("role", "master") != "master":
+    # Of a Cluster any node will do: whoever has a key is asked for it, and a failover makes a replica of a master.
+    if info.get("role", "master") != "master" and info.get("redis_mode") != "cluster":
         findings.append(Finding("this is a replica, which takes no writes: name its primary", is_fatal=True))
     return About(
         version=str(info.get("redis_version", "0")),

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 
@@ -105,7 +105,8 @@ class Follower:
         self._work = asyncio.Event()
         relay.wake = self._work.set
         self._announced_at = -1e9
-        self._is_away = False
+        # What does not work now, hearing or asking: told once, when it begins.
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         """Follow until cancelled; then the wishes are taken back."""
@@ -135,21 +136,22 @@ class Follower:
                         # A line that is dead without a word looks like an engine with nothing to say; beats differ.
                         async with asyncio.timeout(silence_s):
                             heard = await anext(steps)
+                        self._failing.discard("hear")
                         if heard is None:
                             self._relay.listen()
                         else:
                             self._relay.hear(heard)
             except TimeoutError:
-                self._say_away(f"nothing heard for {silence_s:g} s")
+                self._say_away("hear", f"nothing heard for {silence_s:g} s")
             except (RetryableError, PermanentError, StopAsyncIteration) as error:
-                self._say_away(str(error))
+                self._say_away("hear", str(error))
             self._relay.deafen()
             await asyncio.sleep(self._limits.retry_s)
 
-    def _say_away(self, reason: str) -> None:
-        if not self._is_away:
-            self._is_away = True
+    def _say_away(self, what: Literal["hear", "ask"], reason: str) -> None:
+        if not self._failing:
             log.warning("no engine is heard", chain=self._name, reason=reason)
+        self._failing.add(what)
 
     # --- asking ---------------------------------------------------------------------------------------
 
@@ -162,10 +164,10 @@ class Follower:
                 while (places := self._relay.next_read()) is not None:
                     self._relay.read(await self._link.read(places))
                     await self._announce()
-                self._is_away = False
+                self._failing.discard("ask")
             except (RetryableError, PermanentError) as error:
                 self._relay.read_failed()
-                self._say_away(str(error))
+                self._say_away("ask", str(error))
                 await asyncio.sleep(self._limits.retry_s)
                 self._work.set()
 

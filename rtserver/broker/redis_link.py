@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from .ports import Fenced, Interests, Place, Reading
-from .redis_nodes import RedisNodes, translated
+from .redis_nodes import RedisNodes
 from .scripts import (
     ACQUIRE,
     CLOSE,
@@ -36,7 +36,7 @@ from .steps import (
     encode_rollback,
 )
 
-__all__ = ["RedisBroker", "RedisLink", "translated"]
+__all__ = ["RedisBroker", "RedisLink"]
 
 # A call that takes longer has failed; a gateway heals and an engine sends again.
 _TIMEOUT_S: Final = 3.0
@@ -62,7 +62,6 @@ class RedisBroker:
     def __init__(self, url: str, prefix: str = "rtserver", timeout_s: float = _TIMEOUT_S) -> None:
         self._prefix = prefix
         self._nodes = RedisNodes(url, timeout_s)
-        self._redis = self._nodes.client
 
     @property
     def nodes(self) -> RedisNodes:
@@ -81,17 +80,16 @@ class RedisBroker:
 
     async def describe(self, chain_id: int, description: Mapping[str, Any]) -> None:
         """Say that a chain is served, and what gateways tell of it; raises BrokerAway."""
-        async with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.set(f"{self._prefix}:{{{chain_id}}}:about", orjson.dumps(description), ex=_DESCRIBED_S)
-            pipe.sadd(f"{self._prefix}:chains", str(chain_id))
-            await pipe.execute()
+        # Two commands: they may be on two nodes.
+        async with self._nodes.asked() as redis:
+            await redis.set(f"{self._prefix}:{{{chain_id}}}:about", orjson.dumps(description), ex=_DESCRIBED_S)
+            await redis.sadd(f"{self._prefix}:chains", str(chain_id))
 
     async def described(self) -> dict[int, dict[str, Any]]:
         """Return the chains that engines serve; raises BrokerAway."""
-        async with translated():
-            ids = [int(one) for one in await self._redis.smembers(f"{self._prefix}:chains")]
-            texts = {one: await self._redis.get(f"{self._prefix}:{{{one}}}:about") for one in ids}
+        async with self._nodes.asked() as redis:
+            ids = [int(one) for one in await redis.smembers(f"{self._prefix}:chains")]
+            texts = {one: await redis.get(f"{self._prefix}:{{{one}}}:about") for one in ids}
         return {one: orjson.loads(text) for one, text in texts.items() if text is not None}
 
     async def is_led(self, chain_id: int, shards: int) -> bool:
@@ -113,7 +111,6 @@ class RedisLink:
 
     def __init__(self, nodes: RedisNodes, prefix: str) -> None:
         self._nodes = nodes
-        self._redis = nodes.client
         self._prefix = prefix
         # They decide the node; a script makes the others of the same tag. Two tell it that it is on a Cluster.
         self._keys: Final = [prefix + "owner", prefix + "head"][: 2 if nodes.is_cluster else 1]
@@ -130,8 +127,7 @@ class RedisLink:
 
     async def is_led(self) -> bool:
         """Return whether an engine has the lease; raises BrokerAway."""
-        async with translated():
-            return bool(await self._redis.exists(self._prefix + "lease"))
+        return await self._nodes.exists(self._prefix + "lease")
 
     async def wipe(self) -> None:
         """Forget everything but the generation, unless an engine has the lease; raises BrokerAway."""

@@ -5,7 +5,8 @@ its own and none, because silence is its normal state: who listens decides when 
 tries again: the library's own retries are off, because whoever calls knows what a lost answer means.
 
 On a Cluster commands follow MOVED and ASK by themselves. A subscription is to the node that holds the slot: it is
-asked for anew before each one, and ends when the slot leaves the node, or the node the cluster.
+asked for anew before each one, and ends when the slot leaves the node, or the node the cluster. A node that failed to
+answer is the last one to be asked who has its slots now.
 """
 
 import asyncio
@@ -34,6 +35,9 @@ __all__ = ["CLUSTER", "RedisNodes", "translated"]
 
 CLUSTER: Final = "+cluster"
 _DEFAULT_PORT: Final = 6379
+# A node that is to be listened to answers within this, or the others are asked whether it is still the one. Well within
+# the silence that ends a subscription: until then nothing else is known of a node that hangs.
+_PROBE_S: Final = 1.0
 
 # What the client of a Cluster raises beside its errors: the layout that it knows may be older than an answer.
 _AWAY: Final = (RedisError, RedisClusterException, OSError)
@@ -63,6 +67,9 @@ class RedisNodes:
         if scheme != "unix":
             # The library knows it of TCP alone, and a socket of this machine can't fall silent.
             self._options["socket_keepalive"] = True
+        self._probe_s: Final = min(_PROBE_S, timeout_s)
+        # Of a Cluster: the node that failed last. The library forgets it with the command that met it, and asks any.
+        self._failed: str | None = None
         # Of a Cluster: one for each node that is listened to.
         self._listeners: dict[tuple[str, int], Redis] = {}
         try:
@@ -89,11 +96,31 @@ class RedisNodes:
         A node that doesn't know it is sent its text: to load it first would ask all nodes of a Cluster, and one that
         is away would be missed for keys that it has nothing to do with.
         """
+        async with self.asked() as client:
+            try:
+                return await client.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                return await client.eval(script.text, len(keys), *keys, *args)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is a key; raises BrokerAway."""
+        async with self.asked() as client:
+            # Not by the method of this name: a Cluster's makes a pipeline of it, which does not notice that a node is
+            # gone and asks the same one again and again, until some other command learns who has the slot now.
+            return bool(await client.execute_command("EXISTS", key))
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncIterator[_Client]:
+        """Yield the client, for commands one after the other; raises BrokerAway."""
         async with translated():
             try:
-                return await self.client.evalsha(script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return await self.client.eval(script.text, len(keys), *keys, *args)
+                if isinstance(self.client, RedisCluster):
+                    # Does nothing but after an error: then whose slots are whose is asked anew.
+                    await self.client.initialize(last_failed_node_name=self._failed)
+                yield self.client
+            except RedisError as error:
+                self._failed = getattr(error, "last_failed_node_name", self._failed)
+                raise
 
     async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
         """Yield None once the subscription stands, then payloads; raises BrokerAway when it ends.
@@ -124,15 +151,30 @@ class RedisNodes:
         """Return the client of the node that holds a key now."""
         if isinstance(self.client, Redis):
             return self.client
-        # The answer comes from the node itself; what is known from before may have been overtaken by a failover.
-        await self.client.exists(key)
-        node = self.client.get_node_from_key(key)
+        try:
+            # The answer comes from the node itself; what is known from before may have been overtaken by a failover.
+            async with asyncio.timeout(self._probe_s):
+                await self.exists(key)
+            node = self.client.get_node_from_key(key)
+        except TimeoutError:
+            node = await self._another(key)
         assert node is not None, "a master holds the slot that has just answered"
         at = (node.host, int(node.port))
         known = self._listeners.get(at)
         if known is None:
             known = self._listeners[at] = self._one(_at(self._url, *at))
         return known
+
+    async def _another(self, key: str) -> ClusterNode:
+        """Return the node that took over a key from one that hangs; raises BrokerAway while there is none."""
+        assert isinstance(self.client, RedisCluster)
+        before = self.client.get_node_from_key(key)
+        self._failed = None if before is None else before.name
+        await self.client.nodes_manager.initialize(last_failed_node_name=self._failed)
+        node = self.client.get_node_from_key(key)
+        if node is None or node.name == self._failed:
+            raise BrokerAway("redis: the node does not answer")
+        return node
 
     async def aclose(self) -> None:
         """Close all connections."""

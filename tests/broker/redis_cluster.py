@@ -14,7 +14,7 @@ from rtserver.demo.ports import free_port
 
 from .redis_server import RedisServer
 
-__all__ = ["RedisNodesServer", "until_true"]
+__all__ = ["RedisNodesServer", "is_in_step", "is_replica", "takes_writes", "until_true"]
 
 _SLOTS: Final = 16384
 
@@ -86,7 +86,7 @@ class RedisNodesServer:
         await until_true(self._are_met)
         for index, replica in zip(self._replicas_of, others, strict=False):
             await replica.command("CLUSTER", "REPLICATE", await self.id_of(masters[index]))
-            await until_true(partial(_is_in_step, replica))
+            await until_true(partial(is_in_step, replica))
 
     async def _are_met(self) -> bool:
         for node in self.nodes:
@@ -125,14 +125,28 @@ class RedisNodesServer:
         slot, name = str(key_slot(key.encode())), await self.id_of(to)
         old = await self.master_of(key)
         for node in (to, old, *(one for one in self.nodes if one not in (to, old))):
-            await node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
+            # A replica hears it from its master, and takes no word about slots from anybody else.
+            if not await is_replica(node):
+                await node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
 
     async def end(self) -> None:
         """End all nodes."""
         await asyncio.gather(*(node.end() for node in self.nodes))
 
 
-async def _is_in_step(replica: RedisServer) -> bool:
+async def takes_writes(node: RedisServer) -> bool:
+    """Return whether a node serves its slots: one that was away waits for two seconds after it is back."""
+    return _pairs(await node.command("CLUSTER", "INFO"))["cluster_state"] == "ok"
+
+
+async def is_replica(node: RedisServer) -> bool:
+    """Return whether a node follows another one."""
+    info: Any = await node.command("INFO", "replication")
+    return bool(info.get("role") == "slave")
+
+
+async def is_in_step(replica: RedisServer) -> bool:
+    """Return whether a node is a replica that has what its master has."""
     info: Any = await replica.command("INFO", "replication")
     return bool(info.get("master_link_status") == "up")
 

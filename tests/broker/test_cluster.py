@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -71,14 +71,13 @@ async def fails_over(nodes: RedisNodesServer, ways: Joined) -> None:
     pytest.fail("no failover")
 
 
-@pytest.mark.parametrize("how", [RedisServer.kill, RedisServer.freeze])
-async def test_a_master_fails_over(tmp_path: Path, how: Callable[[RedisServer], None]) -> None:
+async def test_a_master_fails_over(tmp_path: Path) -> None:
+    """One that hangs instead is a row of the table of faults."""
     async with cluster(tmp_path, replicas=True) as nodes, served(nodes) as (ways, clients):
-        old = nodes.nodes[OURS]
-        how(old)
+        nodes.nodes[OURS].kill()
         await fails_over(nodes, ways)
         await are_right(ways, clients)
-        old.thaw() if old.is_up else await old.start()
+        await nodes.nodes[OURS].start()
         await are_right(ways, clients)
 
 

@@ -111,7 +111,7 @@ async def test_a_thousand_changes_at_once_are_a_few_calls(redis_server: RedisSer
         assert 2 <= await _calls(redis_server, "zadd") - before <= 20
         link = RedisBroker(redis_server.url, prefix).chain(CHAIN)
         assert len((await link.interests()).added) == 1000
-        await link._redis.aclose()
+        await link._nodes.aclose()
 
 
 async def test_an_engine_looks_at_all_gateways_in_one_call(redis_server: RedisServer) -> None:

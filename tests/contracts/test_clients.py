@@ -208,14 +208,14 @@ async def _break_lines(ways: Joined) -> None:
     if isinstance(link, MemoryLink):
         link.break_lines()
     else:
-        where = {"target_nodes": RedisCluster.ALL_NODES} if isinstance(link._redis, RedisCluster) else {}
-        await link._redis.client_kill_filter(_type="pubsub", **where)
+        where = {"target_nodes": RedisCluster.ALL_NODES} if isinstance(link._nodes.client, RedisCluster) else {}
+        await link._nodes.client.client_kill_filter(_type="pubsub", **where)
 
 
 async def _keys(link: Any) -> list[bytes]:
-    where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(link._redis, RedisCluster) else {}
+    where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(link._nodes.client, RedisCluster) else {}
     pattern = f"{link._prefix.split(':')[0]}:*"
-    return [key async for key in link._redis.scan_iter(pattern, count=10_000, **where)]
+    return [key async for key in link._nodes.client.scan_iter(pattern, count=10_000, **where)]
 
 
 async def _lose_everything(ways: Joined) -> None:
@@ -224,7 +224,7 @@ async def _lose_everything(ways: Joined) -> None:
     if isinstance(link, MemoryLink):
         link.wipe()
     elif keys := await _keys(link):
-        await link._redis.delete(*keys)
+        await link._nodes.client.delete(*keys)
 
 
 async def _save(ways: Joined) -> Callable[[], Awaitable[None]]:
@@ -238,15 +238,15 @@ async def _save(ways: Joined) -> Callable[[], Awaitable[None]]:
             restore()
 
         return back
-    kept = {key: await link._redis.dump(key) for key in await _keys(link)}
+    kept = {key: await link._nodes.client.dump(key) for key in await _keys(link)}
 
     async def put_back() -> None:
         for key in await _keys(link):
             if key not in kept:
-                await link._redis.delete(key)
+                await link._nodes.client.delete(key)
         for key, value in kept.items():
             if value is not None:
-                await link._redis.restore(key, 0, value, replace=True)
+                await link._nodes.client.restore(key, 0, value, replace=True)
 
     return put_back
 

@@ -31,8 +31,8 @@ class AgainstChain:
         self._truth = Truth(self._node, manager, factory)
         self._staker = StakerTruth(self._truth, manager, Address(deployment.staker.lower()))
 
-    async def differences(self, states: Mapping[str, State]) -> list[Difference]:
-        """Return what the copies say that the chain doesn't, at the lab's head."""
+    async def differences(self, states: Mapping[str, State], least: int = 100) -> list[Difference]:
+        """Return what the copies say that the chain doesn't, at the lab's head; `least` values have to be compared."""
         head = self._lab.head
         job = Job(number=head.number, block_hash=head.hash, is_block=True, owned={})
         assert job.owned is not None
@@ -52,7 +52,7 @@ class AgainstChain:
             on_difference=found.append, on_owner=lambda owner: None, staker=self._staker,
         )  # fmt: skip
         await audit.check(job)
-        assert audit.tally.blocks == 1 and audit.tally.values > 100, "nothing was compared"
+        assert audit.tally.blocks == 1 and audit.tally.values > least, "nothing was compared"
         return found
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rtserver.client import Beat, BlockUpdate, Connected, Disconnected, Event, Mismatch, RtClient, Update
 
-__all__ = ["Seen", "Watcher", "watching"]
+__all__ = ["Seen", "SharedWatcher", "Watcher", "watching"]
 
 _FEED = 1 << 16
 
@@ -114,11 +114,45 @@ class Watcher:
                 pass
 
 
+class SharedWatcher(Watcher):
+    """The view of a chain that engines share: a frame is of one engine's channels, and leaves the others open."""
+
+    def __init__(self, client: RtClient, chain: int) -> None:
+        super().__init__(client, chain)
+        self._joining: set[str] = set()
+        # The block of the last frame that told what there was to tell of a channel.
+        self._told: dict[str, str] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the connection is open and every channel has been answered on it."""
+        return self.client.is_connected and not self._joining
+
+    def _take(self, event: Event) -> None:
+        super()._take(event)
+        match event:
+            case BlockUpdate():
+                told = self.client.states.keys() - event.inexact
+                self._told |= dict.fromkeys(told, event.block.hash)
+                # Once the frames of all engines have said the same block.
+                self.is_exact = all(self._told.get(name) == self.head for name in self.client.states)
+            case Update():
+                self._joining.discard(event.channel)
+                self._told.pop(event.channel, None)
+            case Connected():
+                self._joining = set(self.client.states)
+                self._told.clear()
+            case _:
+                pass
+
+
 @asynccontextmanager
-async def watching(url: str, chain: int, channels: Sequence[str]) -> AsyncIterator[Watcher]:
+async def watching(
+    url: str, chain: int, channels: Sequence[str], kind: type[Watcher] = Watcher
+) -> AsyncIterator[Watcher]:
     """Connect a client to channels of a chain, its head among them."""
     async with RtClient(url) as client:
-        watcher = Watcher(client, chain)
+        watcher = kind(client, chain)
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(watcher.follow())
             for channel in channels:

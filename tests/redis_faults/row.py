@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic
 
-from .stage import Outcome, Stage
+from .stage import Outcome, S
 
 __all__ = ["Row"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Generic[S]):
     """A fault, and what clients are told of it.
 
     Args:
@@ -25,5 +26,5 @@ class Row:
     key: str
     fault: str
     sees: str
-    run: Callable[[Stage], Awaitable[Outcome]]
+    run: Callable[[S], Awaitable[Outcome]]
     check: Callable[[Outcome], None]

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from .crowd import Crowd
 from .row import Row
-from .stage import Outcome, Stage
+from .stage import Outcome
+from .stage_one import OneRedis
 from .told import is_only_frames, new_epochs, only_frames
 
 __all__ = ["ROWS"]
@@ -22,7 +23,7 @@ _UNREAD_BYTES = 1 << 20
 _FILLER_BYTES = 16 << 20
 
 
-async def _silent(stage: Stage) -> Outcome:
+async def _silent(stage: OneRedis) -> Outcome:
     stage.begin()
     # Both gateways' steps, and both engines' wishes.
     assert stage.line.mute() >= len(stage.gateways) + 2
@@ -37,7 +38,7 @@ async def _silent(stage: Stage) -> Outcome:
     return outcome
 
 
-async def _overrun(stage: Stage) -> Outcome:
+async def _overrun(stage: OneRedis) -> Outcome:
     """The first gateway sleeps for longer than the history is, and Redis gives up on its subscription."""
     gateway, other = stage.gateways[0], stage.watchers[1]
     step = await _last_step(stage)
@@ -63,16 +64,16 @@ async def _overrun(stage: Stage) -> Outcome:
     return await stage.right()
 
 
-def _steps(stage: Stage) -> str:
+def _steps(stage: OneRedis) -> str:
     return f"rtserver:{{{stage.chain}}}:steps"
 
 
-async def _subscribers(stage: Stage) -> int:
+async def _subscribers(stage: OneRedis) -> int:
     async with Redis.from_url(stage.redis.url) as redis:
         return sum(count for _, count in await redis.pubsub_shardnumsub(_steps(stage)))
 
 
-async def _last_step(stage: Stage) -> bytes:
+async def _last_step(stage: OneRedis) -> bytes:
     """Return the notification of the newest block, as it was."""
     async with Redis.from_url(stage.redis.url) as redis, redis.pubsub() as pubsub:
         await pubsub.ssubscribe(_steps(stage))
@@ -94,7 +95,7 @@ def _one_slept(outcome: Outcome) -> None:
     assert other.frames == outcome.blocks, other
 
 
-async def _killed(stage: Stage) -> Outcome:
+async def _killed(stage: OneRedis) -> Outcome:
     leader = await stage.leader()
     stage.begin()
     leader.child.kill_now()
@@ -104,7 +105,7 @@ async def _killed(stage: Stage) -> Outcome:
     return outcome
 
 
-async def _two_leaders(stage: Stage) -> Outcome:
+async def _two_leaders(stage: OneRedis) -> Outcome:
     leader, standby = await stage.leader(), await stage.standby()
     stage.begin()
     leader.freeze()
@@ -122,7 +123,7 @@ async def _two_leaders(stage: Stage) -> Outcome:
     return outcome
 
 
-async def _gateway_killed(stage: Stage) -> Outcome:
+async def _gateway_killed(stage: OneRedis) -> Outcome:
     first, second = stage.gateways
     async with Relay(first.port) as front:
         async with Crowd(front, stage.channels[1:-1], stage.crowd).running() as crowd:

@@ -10,7 +10,8 @@ from faults.relay import Relay
 from redis.asyncio import Redis
 
 from .row import Row
-from .stage import Outcome, Stage, make_redis
+from .stage import Outcome
+from .stage_one import OneRedis, make_redis
 from .told import frames_or_new_epochs, new_epochs
 
 __all__ = ["ROWS"]
@@ -18,7 +19,7 @@ __all__ = ["ROWS"]
 _BLOCKS = 3
 
 
-async def _killed(stage: Stage) -> Outcome:
+async def _killed(stage: OneRedis) -> Outcome:
     stage.begin()
     stage.redis.kill()
     await stage.blocks(_BLOCKS)
@@ -28,7 +29,7 @@ async def _killed(stage: Stage) -> Outcome:
     return await stage.right()
 
 
-async def _emptied(stage: Stage) -> Outcome:
+async def _emptied(stage: OneRedis) -> Outcome:
     stage.begin()
     stage.redis.kill()
     await stage.blocks(_BLOCKS)
@@ -39,7 +40,7 @@ async def _emptied(stage: Stage) -> Outcome:
     return await stage.right()
 
 
-async def _failed_over(stage: Stage) -> Outcome:
+async def _failed_over(stage: OneRedis) -> Outcome:
     """A replica is promoted that never heard of the blocks that clients have already."""
     master = stage.redis
     async with Relay(master.port) as between:
@@ -70,7 +71,7 @@ async def _synchronized(replica: RedisServer) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _full(stage: Stage) -> Outcome:
+async def _full(stage: OneRedis) -> Outcome:
     leader = await stage.leader()
     stage.begin()
     await stage.redis.command("CONFIG", "SET", "maxmemory", "1")
@@ -84,7 +85,7 @@ async def _full(stage: Stage) -> Outcome:
     return await stage.right()
 
 
-async def _slow(stage: Stage) -> Outcome:
+async def _slow(stage: OneRedis) -> Outcome:
     stage.begin()
     stage.redis.freeze()
     await stage.blocks(_BLOCKS)

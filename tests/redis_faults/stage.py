@@ -1,21 +1,21 @@
-"""What a row of the table plays on: a chain, a Redis that may be broken, two engines, two gateways, a client at each.
+"""What a row of the table plays on: a chain, two engines, two gateways, a client at each, and Redis between them.
 
 One stage is used by row after row: each begins on one where everything is right, and leaves it so. "Right" is when
-both clients' copies are every value that the chain itself answers at its head, as `rtserver verify` compares.
+both clients' copies are every value that the chain itself answers at its head, as `rtserver verify` compares. Which
+Redis it is that may be broken, one server or a Cluster, is for those stages that are made of this one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Container
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
 
 import aiohttp
-from broker.redis_server import RedisServer
 from faults_table.against import AgainstChain
 from faults_table.watcher import Seen, Watcher, watching
 from roles.processes import Deployed, Process
@@ -25,9 +25,10 @@ from rtserver.demo.market import Market
 from rtserver.demo.rpc import RpcError
 from rtserver.tools.compare import Difference
 
-from .line import RedisLine
+__all__ = ["OpenStage", "Outcome", "Stage", "played"]
 
-__all__ = ["Outcome", "Stage", "make_redis", "open_stage"]
+S = TypeVar("S", bound="Stage")
+S_co = TypeVar("S_co", bound="Stage", covariant=True)
 
 _OWNERS = 6
 _BEFORE_BLOCKS = 25
@@ -64,12 +65,10 @@ class Outcome:
 class Stage:
     """See the module's text. `outage_ms` is how old clients hear that the head is before an outage ends."""
 
-    def __init__(
-        self, lab: Lab, redis: RedisServer, line: RedisLine, deployed: Deployed, *, outage_ms: int, crowd: int
-    ) -> None:
+    WATCHER: ClassVar[type[Watcher]] = Watcher
+
+    def __init__(self, lab: Lab, deployed: Deployed, *, outage_ms: int, crowd: int) -> None:
         self.lab = lab
-        self.redis = redis
-        self.line = line
         self.outage_ms = outage_ms
         # How many clients a gateway is killed with.
         self.crowd = crowd
@@ -99,10 +98,23 @@ class Stage:
         """Return the engine in charge, once there is one."""
         return await self._deployed.engine()
 
+    @property
+    def engines(self) -> list[Process]:
+        """Return both engines."""
+        return [one for one in self._deployed.processes if one.role == "engine"]
+
+    def start_engine(self, *options: str) -> Process:
+        """Start one more engine."""
+        return self._deployed.start("engine", *options)
+
+    def forget_engines(self) -> None:
+        """Let go of those that were ended."""
+        self._deployed.processes = [one for one in self._deployed.processes if one.role != "engine"]
+
     async def standby(self) -> Process:
         """Return the other engine, once it follows the chain."""
         leader = await self.leader()
-        (other,) = (one for one in self._deployed.processes if one.role == "engine" and one is not leader)
+        (other,) = (one for one in self.engines if one is not leader)
         async with asyncio.timeout(_PATIENCE_S):
             while not (await other.chain()).get("ready"):
                 await asyncio.sleep(0.05)
@@ -120,6 +132,12 @@ class Stage:
             while not (await gateway.chain()).get("live"):
                 await asyncio.sleep(0.05)
 
+    async def leads(self, engine: Process) -> None:
+        """Wait until an engine is in charge of all that it is there for."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while not (await engine.chain()).get("inCharge"):
+                await asyncio.sleep(0.05)
+
     async def rises(self, process: Process, name: str, above: float) -> None:
         """Wait until a metric is over a value."""
         async with asyncio.timeout(_PATIENCE_S):
@@ -129,12 +147,16 @@ class Stage:
     async def start(self) -> None:
         """Start all processes; the engine that is started first is in charge."""
         await self.market.steps(_BEFORE_BLOCKS)
-        first = self._deployed.start("engine")
+        first = self.start_engine()
         self.gateways = [self._deployed.start("gateway") for _ in range(2)]
         await first.ready()
         await self.leader()
-        self._deployed.start("engine")
-        await asyncio.gather(*(gateway.ready() for gateway in self.gateways), self.standby())
+        self.start_engine()
+        await asyncio.gather(*(gateway.ready() for gateway in self.gateways), self.engines_are_there())
+
+    async def engines_are_there(self) -> None:
+        """Wait until each engine does what it is there for."""
+        await self.standby()
 
     # --- a row's steps ----------------------------------------------------------------------------------
 
@@ -173,24 +195,36 @@ class Stage:
 
     async def stale(self) -> None:
         """Wait until both clients have heard how old the head is. REST serves the same, with its age."""
+        await self.aged(self.outage_ms)
+        for gateway, watcher in zip(self.gateways, self.watchers, strict=True):
+            await self.serves(gateway, watcher, self.channels[1], watcher.head, self.outage_ms)
+
+    async def aged(self, least_ms: int) -> None:
+        """Wait until both clients have heard that the head, or what one of the chain's engines says, is so old."""
         async with asyncio.timeout(_PATIENCE_S):
             for watcher in self.watchers:
-                await watcher.until(lambda watcher=watcher: watcher.seen.oldest_ms >= self.outage_ms)  # type: ignore[misc]
-        channel = self.channels[1]
-        async with aiohttp.ClientSession() as session:
-            for gateway, watcher in zip(self.gateways, self.watchers, strict=True):
-                where = f"{gateway.url}/api/v1/snapshot"
-                async with session.get(where, params={"channel": channel}) as response:
-                    answer = await response.json()
-                    assert response.status == 200, answer
-                    assert int(response.headers["Age"]) >= self.outage_ms // 1000
-                assert answer["block"]["hash"] == watcher.head, "not of the block that clients see"
-                assert answer["ageMs"] >= self.outage_ms
-                assert answer["state"] == watcher.client.states[answer["channel"]]
+                await watcher.until(lambda watcher=watcher: watcher.seen.oldest_ms >= least_ms)  # type: ignore[misc]
 
-    async def differences(self, watcher: Watcher) -> list[Difference]:
-        """Return what a client's copies say that the chain doesn't, at the lab's head."""
-        return await self._against.differences(watcher.client.states)
+    async def serves(self, gateway: Process, watcher: Watcher, channel: str, block_hash: str, least_ms: int) -> None:
+        """Assert that REST serves what a client holds of a channel, as of a block that is so old, and says so."""
+        where = f"{gateway.url}/api/v1/snapshot"
+        async with aiohttp.ClientSession() as session, session.get(where, params={"channel": channel}) as response:
+            answer = await response.json()
+            assert response.status == 200, answer
+            assert int(response.headers["Age"]) >= least_ms // 1000
+        assert answer["block"]["hash"] == block_hash, "not of the block that clients see"
+        assert answer["ageMs"] >= least_ms
+        assert answer["state"] == watcher.client.states[answer["channel"]]
+
+    async def differences(self, watcher: Watcher, but: Container[str] = ()) -> list[Difference]:
+        """Return what a client's copies say that the chain doesn't, at the lab's head; of all channels but some."""
+        states = {name: state for name, state in watcher.client.states.items() if name not in but}
+        return await self._against.differences(states, least=10 if but else 100)
+
+    @property
+    def waited_s(self) -> float:
+        """Return the seconds since the time is taken."""
+        return time.monotonic() - self._since
 
     async def right(self) -> Outcome:
         """Wait until both clients' copies are the chain's; fail if one was wrong where it had to be exact."""
@@ -223,50 +257,39 @@ class Stage:
 
     async def rest(self) -> None:
         """Wait until everything is as a row finds it: both engines and gateways there, both clients right."""
-        await self.standby()
+        await self.engines_are_there()
         await self.blocks()
         await self.right()
 
     async def close(self) -> None:
         """End what this object opened."""
         await self._against.close()
-        # A row that failed may have left it frozen, and what is frozen hears nothing.
-        self.redis.thaw()
 
 
-def make_redis(folder: Path, *options: str) -> RedisServer:
-    """Return a server that keeps its data in a new folder: what it has told somebody survives its being killed."""
-    own = Path(tempfile.mkdtemp(prefix="redis-", dir=folder))
-    return RedisServer(own, "--appendonly", "yes", "--dir", str(own), *options)
+class OpenStage(Protocol[S_co]):
+    """Starts everything on a chain as its deployment left it, and waits until both clients are right.
+
+    `folder` is for files; `outage_ms` as for `Stage`; `crowd` is how many clients a gateway is killed with.
+    """
+
+    def __call__(self, lab: Lab, folder: Path, *, outage_ms: int, crowd: int) -> AbstractAsyncContextManager[S_co]: ...
 
 
 @asynccontextmanager
-async def open_stage(lab: Lab, folder: Path, *, outage_ms: int, crowd: int) -> AsyncIterator[Stage]:
-    """Start everything on a chain as its deployment left it, and wait until both clients are right.
+async def played(stage: S, deployed: Deployed) -> AsyncIterator[S]:
+    """Start the processes of a stage and its clients, and wait until these are right; all of it is ended.
 
-    Args:
-        lab: The chain.
-        folder: For files.
-        outage_ms: See `Stage`.
-        crowd: How many clients a gateway is killed with.
+    The Redis that they find by their settings is there, and outlives them.
     """
     async with AsyncExitStack() as stack:
-        redis = await asyncio.to_thread(make_redis, folder)
-        await redis.start()
-        line = await stack.enter_async_context(RedisLine(redis.port))
-        deployed = Deployed(lab, redis, folder, redis_url=line.url)
         with deployed.settings.open("a") as file:
             file.write(_LIMITS)
-        stage = Stage(lab, redis, line, deployed, outage_ms=outage_ms, crowd=crowd)
-        # Whichever is the stage's then.
-        stack.push_async_callback(lambda: stage.redis.end())
         stack.push_async_callback(deployed.end)
         stack.push_async_callback(stage.close)
         await stage.start()
         for gateway in stage.gateways:
-            stage.watchers.append(
-                await stack.enter_async_context(watching(gateway.ws_url, stage.chain, stage.channels))
-            )
+            opened = watching(gateway.ws_url, stage.chain, stage.channels, stage.WATCHER)
+            stage.watchers.append(await stack.enter_async_context(opened))
         await stage.blocks()
         await stage.right()
         yield stage

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ACCOUNTS, DeployedState
@@ -15,9 +16,8 @@ from rtserver.demo.lab import Lab
 from rtserver.demo.node import AnvilNode
 from rtserver.demo.toolchain import Toolchain
 
-from .row import Row
-from .stage import Stage, open_stage
-from .table import ROWS
+from .stage import OpenStage, Stage
+from .table import PLAYS, ROWS, Play
 
 # How old clients hear that the head is: long enough that everything gave up waiting once.
 OUTAGE_MS = 4000
@@ -27,7 +27,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 class Stages:
-    """One stage for all rows: starting its processes takes longer than most rows. A row that fails spoils it."""
+    """One stage for all rows that are played on the same: its processes start for long. A row that fails spoils it."""
 
     def __init__(self, toolchain: Toolchain, contracts: Contracts, state: DeployedState) -> None:
         self._toolchain = toolchain
@@ -35,14 +35,16 @@ class Stages:
         self._state = state
         self._stack: AsyncExitStack | None = None
         self._stage: Stage | None = None
+        self._opens: OpenStage[Any] | None = None
 
     @asynccontextmanager
-    async def one(self, folder: Path) -> AsyncIterator[Stage]:
-        """Lend the stage."""
-        if self._stage is None:
-            self._stack = AsyncExitStack()
+    async def one(self, opens: OpenStage[Any], folder: Path) -> AsyncIterator[Stage]:
+        """Lend the stage that something opens."""
+        if self._stage is None or self._opens is not opens:
+            await self.close()
+            self._stack, self._opens = AsyncExitStack(), opens
             try:
-                self._stage = await self._open(self._stack, folder)
+                self._stage = await self._open(self._stack, opens, folder)
             except BaseException:
                 await self.close()
                 raise
@@ -53,7 +55,7 @@ class Stages:
             await self.close()
             raise
 
-    async def _open(self, stack: AsyncExitStack, folder: Path) -> Stage:
+    async def _open(self, stack: AsyncExitStack, opens: OpenStage[Any], folder: Path) -> Stage:
         state = self._state
         node = await stack.enter_async_context(AnvilNode(self._toolchain, accounts=ACCOUNTS, load_state=state.path))
         lab = Lab(node, self._contracts, state.deployment)
@@ -62,7 +64,8 @@ class Stages:
         if ahead_s >= 0:
             await node.rpc("evm_increaseTime", [hex(ahead_s + 1)])
         await lab.catch_up()
-        return await stack.enter_async_context(open_stage(lab, folder, outage_ms=OUTAGE_MS, crowd=CROWD))
+        stage: Stage = await stack.enter_async_context(opens(lab, folder, outage_ms=OUTAGE_MS, crowd=CROWD))
+        return stage
 
     async def close(self) -> None:
         """End it."""
@@ -89,8 +92,8 @@ def test_the_readme_has_these_rows() -> None:
     assert [(each[0], each[1]) for each in cells[1:]] == [(row.fault, row.sees) for row in ROWS]
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.key) for row in ROWS])
-async def test_row(row: Row, stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> None:
-    async with stages.one(tmp_path_factory.mktemp("stage")) as stage:
-        outcome = await row.run(stage)
-        row.check(outcome)
+@pytest.mark.parametrize("play", [pytest.param(play, id=play.row.key) for play in PLAYS])
+async def test_row(play: Play, stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with stages.one(play.opens, tmp_path_factory.mktemp("stage")) as stage:
+        outcome = await play.row.run(stage)
+        play.row.check(outcome)

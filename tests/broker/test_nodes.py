@@ -1,0 +1,76 @@
+"""Which node of a Cluster is asked and listened to, when what is known of whose slots are whose is out of date."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
+
+from rtserver.broker.ports import BrokerAway
+from rtserver.broker.redis_nodes import RedisNodes
+from rtserver.demo.ports import free_port
+
+from .redis_cluster import RedisNodesServer
+
+# Nothing is waited out: what hangs is found to hang by other means, or the test fails.
+LONG_S = 60.0
+
+
+@pytest.fixture
+async def nodes(redis_cluster: RedisNodesServer) -> AsyncIterator[RedisNodes]:
+    """A client that has asked who has what."""
+    one = RedisNodes(redis_cluster.url, LONG_S)
+    try:
+        await one.exists("anything")
+        yield one
+    finally:
+        await one.aclose()
+
+
+@asynccontextmanager
+async def one_that_hangs() -> AsyncIterator[int]:
+    """Accept connections and say nothing, as a frozen process or a machine that is gone; yield the port."""
+    gone = asyncio.Event()
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        gone.set()
+        server.close()
+
+
+def believe(nodes: RedisNodes, key: str, port: int) -> None:
+    """Have a client take another node for the master of a key: as if it had been that until a moment ago."""
+    assert isinstance(nodes.client, RedisCluster)
+    manager = nodes.client.nodes_manager
+    node = ClusterNode("127.0.0.1", port, "primary", **manager.connection_kwargs)
+    manager.nodes_cache[node.name] = manager.startup_nodes[node.name] = node
+    manager.slots_cache[key_slot(key.encode())] = [node]
+
+
+async def test_a_listener_finds_by_itself_that_the_node_is_gone(nodes: RedisNodes) -> None:
+    """Nothing else has to fail first."""
+    channel = f"t{secrets.token_hex(6)}"
+    believe(nodes, channel, free_port())
+    with pytest.raises(BrokerAway):
+        await anext(nodes.listen(channel))
+    async with asyncio.timeout(LONG_S / 2), aclosing(nodes.listen(channel)) as heard:  # type: ignore[type-var]
+        assert await anext(heard) is None
+
+
+async def test_a_listener_does_not_wait_for_a_node_that_hangs(nodes: RedisNodes) -> None:
+    channel = f"t{secrets.token_hex(6)}"
+    async with one_that_hangs() as port:
+        believe(nodes, channel, port)
+        async with asyncio.timeout(LONG_S / 2), aclosing(nodes.listen(channel)) as heard:  # type: ignore[type-var]
+            assert await anext(heard) is None
