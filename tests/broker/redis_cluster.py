@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from redis.crc import key_slot
 
@@ -29,11 +29,11 @@ async def until_true(condition: Any, within_s: float = 60.0) -> None:
 class _Node(RedisServer):
     """One process of a Cluster, which listens on a second port for the others."""
 
-    def __init__(self, folder: Path, index: int, timeout_ms: int) -> None:
+    def __init__(self, folder: Path, index: int, timeout_ms: int, full_coverage: str) -> None:
         super().__init__(
             folder, "--cluster-enabled", "yes", "--dir", str(folder), "--cluster-config-file", f"nodes-{index}.conf",
             "--cluster-node-timeout", str(timeout_ms), "--repl-diskless-sync-delay", "0",
-            "--cluster-require-full-coverage", "no",
+            "--cluster-require-full-coverage", full_coverage,
         )  # fmt: skip
         self.bus = 0
 
@@ -53,6 +53,8 @@ class RedisNodesServer:
         replicas_of: Which of them have a replica.
         spares: How many nodes hold nothing.
         timeout_ms: A node that is silent for so long has failed.
+        full_coverage: Whether none serves anything while a slot has no node ("yes", Redis' own default), or the others
+            go on ("no").
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class RedisNodesServer:
         replicas_of: Sequence[int] = (),
         spares: int = 0,
         timeout_ms: int = 15_000,
+        full_coverage: Literal["yes", "no"] = "no",
     ) -> None:
         self._masters = masters
         self._replicas_of = replicas_of
-        self.nodes = [_Node(folder, index, timeout_ms) for index in range(masters + len(replicas_of) + spares)]
+        count = masters + len(replicas_of) + spares
+        self.nodes = [_Node(folder, index, timeout_ms, full_coverage) for index in range(count)]
 
     @property
     def url(self) -> str:
@@ -95,6 +99,11 @@ class RedisNodesServer:
             if state["cluster_state"] != "ok" or knows != (len(self.nodes), _SLOTS):
                 return False
         return True
+
+    async def configure(self, name: str, value: str) -> None:
+        """Set a value on all nodes."""
+        for node in self.nodes:
+            await node.command("CONFIG", "SET", name, value)
 
     async def id_of(self, node: RedisServer) -> str:
         """Return a node's id."""

@@ -80,6 +80,8 @@ async def _slot_moves(stage: OnCluster) -> Outcome:
 
 async def _shard_away(stage: OnCluster) -> Outcome:
     await stage.share(True)
+    # Else no node serves anything while one is away that has no replica.
+    await stage.nodes.configure("cluster-require-full-coverage", "no")
     node, head = await stage.nodes.master_of(stage.shard_key), stage.lab.head.hash
     lost = stage.of_shard(stage.watchers[0].client.states)
     assert lost and len(lost) < len(stage.channels)
@@ -114,7 +116,9 @@ async def _shard_away(stage: OnCluster) -> Outcome:
         "s until the others were right": round(went_on_s, 2),
         "s until the node took writes": round(stage.waited_s, 2),
     }
-    return replace(await stage.right(), counts=counts)
+    outcome = replace(await stage.right(), counts=counts)
+    await stage.nodes.configure("cluster-require-full-coverage", "yes")
+    return outcome
 
 
 def _one_shard_began_anew(outcome: Outcome) -> None:
@@ -155,7 +159,7 @@ ROWS = (
     ),
     Row(
         key="cluster_shard_away",
-        fault="Cluster, two engines share a chain (`--shard`): the node of one shard is killed, and comes back empty",
+        fault="Cluster, two engines share a chain (`--shard`): the node of one shard is killed, and comes back empty (`cluster-require-full-coverage no`)",  # noqa: E501
         sees="frames of the other shard's channels, as ever; of this one's REST with their age, and heartbeats; then a snapshot of each under a new epoch",  # noqa: E501
         run=_shard_away,
         check=_one_shard_began_anew,

@@ -103,7 +103,7 @@ class OnCluster(Stage):
 async def cluster(lab: Lab, folder: Path, *, outage_ms: int, crowd: int) -> AsyncIterator[OnCluster]:
     """Start everything, with one engine that stands by for the other; see OpenStage."""
     own = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cluster-", dir=folder))
-    nodes = RedisNodesServer(own, replicas_of=[_OURS], timeout_ms=1000 * NODE_TIMEOUT_S)
+    nodes = RedisNodesServer(own, replicas_of=[_OURS], timeout_ms=1000 * NODE_TIMEOUT_S, full_coverage="yes")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(nodes.end)
         await nodes.start()
