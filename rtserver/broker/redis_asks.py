@@ -28,6 +28,9 @@ __all__ = ["RedisAsks"]
 _MARK_S: Final = 1.0
 # An answer that nobody renews is kept a little longer than the engine renews it: a chain may stand still.
 _KEPT_S: Final = 2 * HOT_S
+# Nothing beats here, so a line that died without a word looks like nobody who asks: after this it is taken anew. Until
+# then, and while it is, both sides look now and then: an answer takes a second instead of milliseconds.
+_SILENCE_S: Final = 15.0
 _ASKED: Final = msgspec.msgpack.Decoder(list[str])
 
 # ARGV: prefix, number, hash, ms of interest, ms of a mark, ms that a later block is waited for, ms kept, keys.
@@ -125,12 +128,12 @@ class RedisAsks:
 
     async def answered(self) -> AsyncIterator[None]:
         """Yield whenever something was answered; see the port."""
-        async for _ in self._link.listen("answered"):
+        async for _ in self._link.listen("answered", _SILENCE_S):
             yield None
 
     async def asked(self) -> AsyncIterator[None]:
         """Yield whenever something was asked; see the port."""
-        async for _ in self._link.listen("asked"):
+        async for _ in self._link.listen("asked", _SILENCE_S):
             yield None
 
     async def take(self, token: str) -> list[str]:

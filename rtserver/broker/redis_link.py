@@ -1,5 +1,6 @@
 """The broker over Redis: scripts.py, called; and two subscriptions. Where a key is, is `redis_nodes`' business."""
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -121,9 +122,9 @@ class RedisLink:
         """Run a script on the chain's keys, the prefix of which is its first argument; raises BrokerAway."""
         return await self._nodes.run(script, self._keys, self._prefix, *args)
 
-    def listen(self, name: str) -> AsyncIterator[bytes | None]:
-        """Yield None once a subscription stands, then payloads; raises BrokerAway when it ends."""
-        return self._nodes.listen(self._prefix + name)
+    def listen(self, name: str, silence_s: float = math.inf) -> AsyncIterator[bytes | None]:
+        """Yield None once a subscription stands, then payloads; raises BrokerAway when it ends; see RedisNodes."""
+        return self._nodes.listen(self._prefix + name, silence_s)
 
     async def is_led(self) -> bool:
         """Return whether an engine has the lease; raises BrokerAway."""

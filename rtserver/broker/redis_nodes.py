@@ -122,10 +122,11 @@ class RedisNodes:
                 self._failed = getattr(error, "last_failed_node_name", self._failed)
                 raise
 
-    async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
+    async def listen(self, channel: str, silence_s: float = math.inf) -> AsyncIterator[bytes | None]:
         """Yield None once the subscription stands, then payloads; raises BrokerAway when it ends.
 
-        By sharded pub/sub, which a single server has as well: a Cluster sends the others to all of its nodes.
+        With `silence_s` it ends also when so long nothing was said: nobody is there any more, or nobody has anything
+        to say. By sharded pub/sub, which a single server has as well: a Cluster sends the others to all of its nodes.
         """
         async with translated():
             redis = await self._listener(channel)
@@ -133,10 +134,12 @@ class RedisNodes:
             try:
                 await pubsub.ssubscribe(channel)
                 while True:
-                    message = await pubsub.get_message(timeout=math.inf)
+                    message = await pubsub.get_message(timeout=silence_s)
                     _end_if_cancelled()
                     if message is None:
-                        continue
+                        if silence_s == math.inf:
+                            continue
+                        raise BrokerAway(f"redis: nothing heard for {silence_s:g} s")
                     if message["type"] == "ssubscribe":
                         yield None
                     elif message["type"] == "smessage":

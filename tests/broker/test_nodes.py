@@ -1,4 +1,4 @@
-"""Which node of a Cluster is asked and listened to, when what is known of whose slots are whose is out of date."""
+"""Which node of a Cluster is asked and listened to when what is known of them is out of date, and for how long."""
 
 from __future__ import annotations
 
@@ -74,3 +74,10 @@ async def test_a_listener_does_not_wait_for_a_node_that_hangs(nodes: RedisNodes)
         believe(nodes, channel, port)
         async with asyncio.timeout(LONG_S / 2), aclosing(nodes.listen(channel)) as heard:  # type: ignore[type-var]
             assert await anext(heard) is None
+
+
+async def test_a_subscription_ends_when_nothing_was_said_for_too_long(nodes: RedisNodes) -> None:
+    async with aclosing(nodes.listen(f"t{secrets.token_hex(6)}", 0.05)) as heard:  # type: ignore[type-var]
+        assert await anext(heard) is None
+        with pytest.raises(BrokerAway, match="nothing heard for"):
+            await anext(heard)
