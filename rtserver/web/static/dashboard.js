@@ -17,6 +17,7 @@ const ROWS_AT_ONCE = 200; // of thousands of rows a browser lays out every one w
 
 const $ = (id) => document.getElementById(id);
 const parameters = () => new URLSearchParams(location.search);
+const headHash = () => client.head(shownChain())?.hash ?? null;
 const chainName = (chainId) => CHAIN_NAMES[chainId] ?? `Chain ${chainId}`;
 
 const socketUrl = new URL("ws", document.baseURI);
@@ -102,11 +103,12 @@ function chainsKnown() {
   const head = client.head(shown);
   if (head !== null && setText($("head-number"), group(head.number))) $("head-number").dataset.number = head.number;
   // The channel itself makes the server send a frame for each block; the client keeps the head from it.
-  unwatchHead = client.watch(`head:${shown}`, ({ rollback }) => rollback && reorgNote(rollback), { onError: (error) => console.warn(error) });
+  unwatchHead = client.watch(`head:${shown}`, ({ rollback }) => rollback && rolledBack(rollback), { onError: (error) => console.warn(error) });
 }
 
 let reorgTimer;
-function reorgNote({ dropped }) {
+function rolledBack({ dropped }) {
+  for (const row of rows.values()) row.rolledBack();
   const count = dropped?.length ?? 0;
   setText($("reorg"), `reorg: ${count} ${count === 1 ? "block" : "blocks"} replaced`);
   $("reorg").hidden = false;
@@ -171,9 +173,9 @@ function draw() {
     const position = positions.get(key);
     if (position === undefined) continue;
     regroup ||= !seen.has(key);
-    rows.get(key)?.show(position, live);
+    rows.get(key)?.show(position, block, live);
   }
-  if (regroup) arrange(live);
+  if (regroup) arrange(block, live);
   drawTotals(live, block);
 }
 
@@ -185,7 +187,7 @@ const ORDERS = {
 };
 
 /** Rows are put in order when they come, go or are asked to; not while values move, or nobody could read them. */
-function arrange(live) {
+function arrange(block, live) {
   const order = ORDERS[$("sort").value] ?? ORDERS.value;
   const closed = (key) => Number(positions.get(key).liquidity === 0n);
   const all = [...positions.keys()].sort((a, b) => closed(a) - closed(b) || order(positions.get(a), positions.get(b)) || ORDERS.newest(positions.get(a), positions.get(b)));
@@ -198,9 +200,9 @@ function arrange(live) {
   }
   for (const key of keys) {
     if (rows.has(key)) continue;
-    const row = new Row($("row"), key, (position) => new Panel($("panel"), position), () => earnedWatch?.soon());
+    const row = new Row($("row"), key, (position, since) => new Panel($("panel"), position, since, headHash), () => earnedWatch?.soon());
     rows.set(key, row);
-    row.show(positions.get(key), live && !seen.has(key));
+    row.show(positions.get(key), block, live && !seen.has(key));
     row.earned(earned.get(key));
   }
   const body = $("rows");
