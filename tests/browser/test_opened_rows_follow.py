@@ -7,6 +7,7 @@ nothing depends on how fast the machine is.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from playwright.async_api import Locator, Page, expect
@@ -178,3 +179,19 @@ async def test_a_chart_that_gains_a_point_goes_on_saying_what_is_pointed_at(page
     await _mine(page, server)
     await page.clock.fast_forward(HISTORY_PACE_MS)
     await expect(said).to_contain_text("$2,950.00 · ")
+
+
+async def test_a_chart_is_read_by_keyboard(page: Page) -> None:
+    server = ScriptedServer(position(1))
+    server.rest[HISTORY] = past("3000.00", "3010.00", "3020.00")
+    await _open(page, server)
+    plot, said = page.get_by_role("slider"), page.get_by_test_id("chart-said")
+    await expect(said).to_have_text("$3,020.00 +0.67%")
+    await plot.press("Home")
+    await expect(said).to_contain_text("$3,000.00 · ")
+    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r"^\$3,000\.00 · "))
+    await plot.press("End")
+    await plot.press("ArrowLeft")
+    await expect(said).to_contain_text("$3,020.00 · ")
+    await plot.press("Escape")
+    await expect(said).to_have_text("$3,020.00 +0.67%")

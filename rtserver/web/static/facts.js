@@ -4,7 +4,7 @@
  * touched, so that nothing jumps and what somebody has selected stays selected. Text only, never markup.
  */
 import { earnedNow } from "./earned.js";
-import { cents, dollars, duration, exactUnits, price, symbol, units, usd, worth } from "./format.js";
+import { cents, dollars, duration, exactUnits, percent, price, symbol, units, usd, worth } from "./format.js";
 import { setText } from "./rows.js";
 
 const WINDOW_NAMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
@@ -21,11 +21,11 @@ function rates({ aprs, poolApr }) {
   for (const [name, window] of Object.entries(aprs ?? {})) {
     const rate = window?.APR ?? window?.feeAPR;
     if (rate === null || rate === undefined) continue; // too little of its time is known yet
-    const parts = [["fees", window.feeAPR], ["rewards", window.rewardAPR]].filter(([, part]) => part !== null && part !== undefined).map(([what, part]) => `${what} ${part}`);
+    const parts = [["fees", window.feeAPR], ["rewards", window.rewardAPR]].filter(([, part]) => part !== null && part !== undefined).map(([what, part]) => `${what} ${percent(part)}`);
     const covered = Number.isFinite(window.windowSeconds) ? `over ${duration(window.windowSeconds * 1000)}` : "";
-    rows.push([WINDOW_NAMES[name] ?? name, rate, [parts.join(", "), covered].filter(Boolean).join(" ")]);
+    rows.push([WINDOW_NAMES[name] ?? name, percent(rate), [parts.join(", "), covered].filter(Boolean).join(" ")]);
   }
-  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ?? "—", `What a position over the whole range earned in this pool${Number.isFinite(poolApr.windowSeconds) ? ` over ${duration(poolApr.windowSeconds * 1000)}` : ""}: not this position’s rate`]);
+  if (rows.length && poolApr !== null && poolApr !== undefined) rows.push(["Over the whole range", poolApr.APR ? percent(poolApr.APR) : "—", `What a position over the whole range earned in this pool${Number.isFinite(poolApr.windowSeconds) ? ` over ${duration(poolApr.windowSeconds * 1000)}` : ""}: not this position’s rate`]);
   return rows.length ? ["APR", rows] : null;
 }
 

@@ -19,6 +19,14 @@ const PAST_MS = 15_000; // a chart gains a point less often than that
 const IDLE_MS = 60_000;
 const READING_MS = 15_000;
 const POINTS = 200;
+const STEP = 0.02; // of the chart's width, with an arrow key
+const KEYS = {
+  ArrowLeft: (share) => Math.max(0, share - STEP),
+  ArrowRight: (share) => Math.min(1, share + STEP),
+  Home: () => 0,
+  End: () => 1,
+  Escape: () => null,
+};
 const WINDOW_NAMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
 const NOT_KEPT = "This server keeps no history of positions.";
 const NOT_NOW = "Its history is not to be had just now; it is asked for again.";
@@ -76,6 +84,13 @@ export class Panel {
       this.#point((clientX - left) / width);
     });
     plot.addEventListener("pointerleave", () => this.#point(null));
+    plot.addEventListener("keydown", (event) => {
+      const share = KEYS[event.key]?.(this.#share ?? 1);
+      if (share === undefined) return;
+      event.preventDefault();
+      this.#point(share);
+    });
+    plot.addEventListener("blur", () => this.#point(null));
 
     const mayAsk = () => this.#isSeen && !document.hidden;
     this.#factsAsking = new Asking({
@@ -247,7 +262,7 @@ export class Panel {
 
   /** Say the value at a share of the width; without one, the change over the whole window. */
   #point(share) {
-    const { at, said, metric } = this.#parts;
+    const { at, said, metric, plot } = this.#parts;
     this.#share = share;
     const found = this.#shape;
     if (found === null) return;
@@ -257,10 +272,12 @@ export class Panel {
       const [first, last] = [found.at(0).value, found.last.value];
       const change = first ? ((last - first) / first) * 100 : 0;
       setText(said, `${this.#said(found.last.point[name])} ${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}%`);
-      return;
+    } else {
+      const place = found.at(Math.min(1, Math.max(0, share)));
+      at.style.left = `${place.x / 10}%`;
+      setText(said, `${this.#said(place.point[name])} · ${new Date(place.time * 1000).toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })}`);
     }
-    const place = found.at(Math.min(1, Math.max(0, share)));
-    at.style.left = `${place.x / 10}%`;
-    setText(said, `${this.#said(place.point[name])} · ${new Date(place.time * 1000).toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })}`);
+    plot.setAttribute("aria-valuenow", String(Math.round((share ?? 1) * 100)));
+    plot.setAttribute("aria-valuetext", said.textContent);
   }
 }

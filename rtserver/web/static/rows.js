@@ -3,7 +3,7 @@
  * It decides how a position looks, and nothing about where it comes from or in which order rows stand.
  */
 import { earnedNow } from "./earned.js";
-import { cents, exactUnits, feeTier, price, symbol, units, usd } from "./format.js";
+import { cents, exactUnits, feeTier, percent, price, symbol, units, usd } from "./format.js";
 
 // Where the range begins and ends on its bar, in percent: the rest is room for a price outside.
 const BAND = [20, 80];
@@ -116,6 +116,12 @@ export class Row {
     if (opens) this.element.after(this.#panel.element);
     toggle.setAttribute("aria-expanded", String(opens));
     setText(toggle, opens ? "Close" : "Details");
+    this.#name(toggle.dataset.of);
+  }
+
+  #name(of) {
+    const { toggle } = this.#parts;
+    toggle.setAttribute("aria-label", `${toggle.textContent}: ${of}`);
   }
 
   /** Blocks were replaced: what REST told of them does not hold. */
@@ -148,6 +154,9 @@ export class Row {
     setText(parts.symbol1, symbol(position.token1?.symbol));
     setText(parts.fee, feeTier(position.feePips));
     setText(parts.id, `#${position.tokenId}`);
+    const of = `${symbol(position.token0?.symbol)}/${symbol(position.token1?.symbol)} #${position.tokenId}`;
+    // Read out of its row, "Details" alone says nothing.
+    if (parts.toggle.dataset.of !== of) this.#name((parts.toggle.dataset.of = of));
     setText(parts.state, label);
     if (this.element.dataset.state !== state) this.element.dataset.state = state;
     if (parts.staked.hidden === position.isStaked) parts.staked.hidden = !position.isStaked;
@@ -161,7 +170,7 @@ export class Row {
   earned(told) {
     this.#told = told ?? null;
     this.#earned = null;
-    setText(this.#parts.apr, typeof told?.apr === "string" ? told.apr : "—");
+    setText(this.#parts.apr, typeof told?.apr === "string" ? percent(told.apr) : "—");
     this.#showEarned();
   }
 
