@@ -84,7 +84,7 @@ class ScriptedServer:
 
     def __init__(self, *positions: dict[str, Any], owners: list[dict[str, Any]] | None = None) -> None:
         self.owners = owners
-        # What REST answers, by path: JSON, a `Refused`, or who says so when asked; and what was asked, with its query.
+        # What REST answers, by path: JSON, a `Refused`, or who says so when given the address. And what was asked.
         self.rest: dict[str, Any] = {}
         self.asked: list[str] = []
         self.number = FIRST_BLOCK
@@ -117,7 +117,7 @@ class ScriptedServer:
             if path in self.rest:
                 answer = self.rest[path]
                 if callable(answer):
-                    answer = await answer()
+                    answer = await answer(route.request.url)
                 if isinstance(answer, Refused):
                     await route.fulfill(status=answer.status, headers=answer.headers, json={})
                 else:

@@ -79,7 +79,7 @@ async def test_details_follow_the_position_and_stay_where_they_are(page: Page) -
     # The answer is held: what the socket tells too moves on, the rest stays and says of when it is. Nobody asks twice.
     may_answer = asyncio.Event()
 
-    async def late() -> Any:
+    async def late(_url: str) -> Any:
         await may_answer.wait()
         return told(FIRST_BLOCK + 1, "170.00")
 
@@ -110,6 +110,16 @@ async def test_details_follow_the_position_and_stay_where_they_are(page: Page) -
         "() => [...window.told].some(text => text.includes('$1.11') || !text.includes('Net'))"
     )
     assert await page.evaluate(IS_UNDISTURBED)
+
+
+async def test_the_row_never_contradicts_what_is_told_below_it(page: Page) -> None:
+    server = ScriptedServer(position(1))
+    summary = {"protocol": "uniswap-v3", "tokenId": "1", "apr": "15.5%", "earnedAmountUSD": "50.25"}
+    server.rest["/api/v1/positions/summary"] = {"positions": [summary], "next": None}
+    server.rest[DETAILS] = {**told(FIRST_BLOCK, "150.25"), "apr": "1234.5%", "earnedAmountUSD": "51.75"}
+    facts, _ = await _open(page, server)
+    await expect(facts).to_contain_text("$51.75")
+    await expect(page.get_by_test_id("position-earned")).to_contain_text("1,234.5%$51.75 earned")
 
 
 async def test_failures_are_told_calmly_and_tried_again(page: Page) -> None:
@@ -179,6 +189,20 @@ async def test_a_chart_that_gains_a_point_goes_on_saying_what_is_pointed_at(page
     await _mine(page, server)
     await page.clock.fast_forward(HISTORY_PACE_MS)
     await expect(said).to_contain_text("$2,950.00 · ")
+
+
+async def test_while_there_is_no_day_yet_the_hour_is_shown(page: Page) -> None:
+    server = ScriptedServer(position(1))
+
+    async def by_window(url: str) -> Any:
+        return past("3000.00", "3010.00", "3020.00", step=18) if "window=1h" in url else past("3020.00")
+
+    server.rest[HISTORY] = by_window
+    await _open(page, server)
+    await expect(page.get_by_test_id("chart-said")).to_have_text("$3,020.00 +0.67%")
+    await expect(page.locator("[data-part=windows] [aria-pressed=true]")).to_have_text("1 h")
+    await page.get_by_role("button", name="24 h").click()  # who asks for it is shown that there is none
+    await expect(page.get_by_test_id("chart-none")).to_contain_text("Not enough")
 
 
 async def test_a_chart_is_read_by_keyboard(page: Page) -> None:

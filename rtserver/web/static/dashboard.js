@@ -207,7 +207,7 @@ function arrange(block, live) {
   }
   for (const key of keys) {
     if (rows.has(key)) continue;
-    const row = new Row($("row"), key, (position, since) => new Panel($("panel"), position, since, headHash), () => earnedWatch?.soon());
+    const row = new Row($("row"), key, (position, since, onReckoned) => new Panel($("panel"), position, since, headHash, onReckoned), () => earnedWatch?.soon());
     rows.set(key, row);
     row.show(positions.get(key), block, live && !seen.has(key));
     row.earned(earned.get(key));

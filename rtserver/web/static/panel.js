@@ -28,6 +28,7 @@ const KEYS = {
   Escape: () => null,
 };
 const WINDOW_NAMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
+const SHORTEST = "1h";
 const NOT_KEPT = "This server keeps no history of positions.";
 const NOT_NOW = "Its history is not to be had just now; it is asked for again.";
 const TOO_SHORT = "Not enough of its past is known yet for a chart.";
@@ -47,6 +48,7 @@ export class Panel {
   #position;
   #block; // that last changed the position
   #headOf;
+  #onReckoned;
   #details = null; // what REST told, with its block
   #isDoubtful = false; // the block of the details may have left the chain
   #facts;
@@ -54,6 +56,7 @@ export class Panel {
   #factsHead = null;
   #failure = null; // why the last request had no answer
   #window = "24h";
+  #mayChoose = true; // another window, if this one is empty: until somebody chose
   #history = null;
   #historyWindow = null;
   #historyHead = null;
@@ -65,18 +68,19 @@ export class Panel {
   #gone = new AbortController();
   #screen;
 
-  /** `block` is the one that last changed the position, `headOf()` tells the hash of the chain's newest. */
-  constructor(template, position, block, headOf) {
-    [this.#position, this.#block, this.#headOf] = [position, block, headOf];
+  /**
+   * `block` is the one that last changed the position, `headOf()` tells the hash of the chain's newest. `onReckoned` hears
+   * what REST reckons, as the row shows it too.
+   */
+  constructor(template, position, block, headOf, onReckoned) {
+    [this.#position, this.#block, this.#headOf, this.#onReckoned] = [position, block, headOf, onReckoned];
     this.element = template.content.firstElementChild.cloneNode(true);
     for (const node of this.element.querySelectorAll("[data-part]")) this.#parts[node.dataset.part] = node;
     const { facts, windows, metric, plot } = this.#parts;
     this.#facts = new Facts(facts);
     windows.addEventListener("click", ({ target }) => {
-      if (!target.value || target.value === this.#window) return;
-      this.#window = target.value;
-      for (const button of windows.children) button.setAttribute("aria-pressed", String(button.value === this.#window));
-      this.#pastAsking.renew();
+      this.#mayChoose = false;
+      if (target.value && target.value !== this.#window) this.#choose(target.value);
     });
     metric.addEventListener("change", () => this.#draw());
     plot.addEventListener("pointermove", ({ clientX }) => {
@@ -150,6 +154,12 @@ export class Panel {
     this.#pastAsking.drop();
   }
 
+  #choose(window) {
+    this.#window = window;
+    for (const button of this.#parts.windows.children) button.setAttribute("aria-pressed", String(button.value === window));
+    this.#pastAsking.renew();
+  }
+
   #look() {
     this.#factsAsking.look();
     this.#pastAsking.look();
@@ -169,9 +179,11 @@ export class Panel {
     [this.#factsHead, this.#failure] = [head, null];
     // From a process that is behind the one before: what is there stays.
     if (this.#details !== null && !this.#isDoubtful && details.block.number < this.#details.block.number) return;
-    this.#details = { ...details, told: { earnedUSD: details.earnedAmountUSD, then: dueOf(details) } };
+    const told = { apr: details.apr, earnedUSD: details.earnedAmountUSD, then: dueOf(details) };
+    this.#details = { ...details, told };
     this.#isDoubtful = false;
     this.#tell();
+    this.#onReckoned(told);
   }
 
   #tell() {
@@ -210,6 +222,11 @@ export class Panel {
     [this.#history, this.#historyWindow, this.#historyHead, this.#historyBlock] = [history, window, head, block];
     if (history === null) this.#noChart(NOT_KEPT);
     else this.#draw();
+    // Whoever has just started to watch has minutes, and no day yet.
+    if (history !== null && this.#shape === null && this.#mayChoose) {
+      this.#mayChoose = false;
+      this.#choose(SHORTEST);
+    }
   }
 
   /** Say why there is no line. The window can be changed even where this one is empty. */

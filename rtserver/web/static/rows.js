@@ -80,9 +80,9 @@ export class Row {
   #onStale;
 
   /**
-   * `openPanel` makes what stands below the row while it is open: `{element, show(position, block),
-   * rolledBack(), remove()}`. `onStale` is
-   * called when what REST reckoned has to be asked for again.
+   * `openPanel` makes what stands below the row while it is open: `{element, show(position, block), rolledBack(),
+   * remove()}`; it is given the position, its block, and whom to tell what REST reckons. `onStale` is called when that
+   * has to be asked for again.
    */
   constructor(template, key, openPanel, onStale) {
     this.key = key;
@@ -112,7 +112,7 @@ export class Row {
     const { toggle } = this.#parts;
     const opens = this.#panel === null;
     this.#panel?.remove();
-    this.#panel = opens ? this.#openPanel(this.#shown, this.#block) : null;
+    this.#panel = opens ? this.#openPanel(this.#shown, this.#block, (told) => this.earned(told)) : null;
     if (opens) this.element.after(this.#panel.element);
     toggle.setAttribute("aria-expanded", String(opens));
     setText(toggle, opens ? "Close" : "Details");
