@@ -10,6 +10,7 @@ import copy
 import json
 import mimetypes
 import zlib
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -17,16 +18,25 @@ from playwright.async_api import Page, Route, WebSocketRoute
 
 from rtserver.web import CONTENT_SECURITY_POLICY, INDEX_HTML, STATIC_DIR
 
-__all__ = ["ORIGIN", "OWNER", "OWNER_CHANNEL", "ScriptedServer", "position"]
+__all__ = ["FIRST_BLOCK", "ORIGIN", "OWNER", "OWNER_CHANNEL", "Refused", "ScriptedServer", "block_of", "position"]
 
 ORIGIN: Final = "http://rtserver.test"  # never resolved: every request of the page is answered here
 CHAIN_ID: Final = 31337
 OWNER: Final = f"0x{'a1' * 20}"
 OWNER_CHANNEL: Final = f"owner:{CHAIN_ID}:{OWNER}"
 HEAD_CHANNEL: Final = f"head:{CHAIN_ID}"
+FIRST_BLOCK: Final = 1_234_567
 ANSWER_TIMEOUT_S: Final = 10
 
 State = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A REST answer that is none."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def position(token_id: int, **fields: Any) -> dict[str, Any]:
@@ -74,15 +84,15 @@ class ScriptedServer:
 
     def __init__(self, *positions: dict[str, Any], owners: list[dict[str, Any]] | None = None) -> None:
         self.owners = owners
-        # What REST answers, by path; and what was asked, with its query.
+        # What REST answers, by path: JSON, a `Refused`, or who says so when given the address. And what was asked.
         self.rest: dict[str, Any] = {}
         self.asked: list[str] = []
-        self.number = 1_234_567
+        self.number = FIRST_BLOCK
         self.state: dict[str, State] = {
             OWNER_CHANNEL: {_key(int(p["tokenId"])): copy.deepcopy(p) for p in positions},
             HEAD_CHANNEL: {"head": {}},
         }
-        self.state[HEAD_CHANNEL]["head"] = self._block()
+        self.state[HEAD_CHANNEL]["head"] = self.block
         self.seq: dict[str, int] = dict.fromkeys(self.state, 1)
         self.connections = 0
         self.received: list[dict[str, Any]] = []
@@ -105,7 +115,13 @@ class ScriptedServer:
                 self.asked.append(route.request.url.removeprefix(ORIGIN))
                 self._arrived.notify_all()
             if path in self.rest:
-                await route.fulfill(json=self.rest[path])
+                answer = self.rest[path]
+                if callable(answer):
+                    answer = await answer(route.request.url)
+                if isinstance(answer, Refused):
+                    await route.fulfill(status=answer.status, headers=answer.headers, json={})
+                else:
+                    await route.fulfill(json=answer)
                 return
         file = INDEX_HTML if path == "/" else STATIC_DIR / path.removeprefix("/static/")
         if path != "/" and not (path.startswith("/static/") and file.is_file()):
@@ -122,7 +138,7 @@ class ScriptedServer:
         self._subscribed = set()
         self._socket = socket
         socket.on_message(self._receive)
-        heads = {str(CHAIN_ID): {**self._block(), "ageMs": 0}}
+        heads = {str(CHAIN_ID): {**self.block, "ageMs": 0}}
         welcome = {"type": "welcome", "session": "s", "protocol": "rtserver.v1", "limits": {}}
         if self.accepting:
             self.send({**welcome, "heartbeatMs": 15_000, "heads": heads})
@@ -142,7 +158,7 @@ class ScriptedServer:
         common = {"id": message["id"], "channel": channel, "epoch": "e", "seq": seq, "cursor": cursor}
         resumes = message.get("cursor") == cursor
         if not resumes:
-            body = {"block": self._block(), "state": state, "checksum": _checksum(state)}
+            body = {"block": self.block, "state": state, "checksum": _checksum(state)}
             self.send({"type": "snapshot", **common, **body, "part": 1, "parts": 1})
         self.send({"type": "subscribed", **common, "how": "resumed" if resumes else "snapshot"})
 
@@ -190,7 +206,7 @@ class ScriptedServer:
         state.update(sets)
         for key in removed:
             del state[key]
-        head = self._block()
+        head = self.block
         self.state[HEAD_CHANNEL]["head"] = head
         changes = [
             self._change(OWNER_CHANNEL, patch=patches, set=sets, remove=removed),
@@ -214,14 +230,20 @@ class ScriptedServer:
         assert self._socket is not None
         await self._socket.close(code=code, reason="")
 
-    def _block(self) -> dict[str, Any]:
-        number = self.number
-        return {
-            "number": number,
-            "hash": f"0x{number:064x}",
-            "parentHash": f"0x{number - 1:064x}",
-            "timestamp": 1_700_000_000 + number,
-        }
+    @property
+    def block(self) -> dict[str, Any]:
+        """Return the newest block."""
+        return block_of(self.number)
+
+
+def block_of(number: int) -> dict[str, Any]:
+    """Return the block at a height of the scripted chain."""
+    return {
+        "number": number,
+        "hash": f"0x{number:064x}",
+        "parentHash": f"0x{number - 1:064x}",
+        "timestamp": 1_700_000_000 + number,
+    }
 
 
 def _checksum(state: State) -> int:

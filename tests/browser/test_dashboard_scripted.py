@@ -203,6 +203,32 @@ async def test_choosing_an_owner(page: Page) -> None:
     assert await page.evaluate("() => JSON.parse(localStorage.getItem('rtserver.recent-owners'))") == [OWNER, other]
 
 
+async def test_going_back_to_the_start_shows_nobody_s_positions(page: Page) -> None:
+    server = ScriptedServer(position(1), owners=[{"owner": OWNER, "positions": None}])
+    await _open(page, server, "")
+    chip = page.get_by_role("button", name=re.compile("0xa1a1"))
+    await expect(chip).to_have_text("0xa1a1…a1a1")  # how many it has is not known: no badge
+    await chip.press("Enter")
+    await expect(_row(page, 1)).to_be_visible()
+    await expect(chip).to_be_focused()
+    await page.go_back()
+    await expect(page.get_by_test_id("notice")).to_contain_text("Whose positions?")
+    await server.wait_for("unsubscribe", channel=OWNER_CHANNEL)
+    await expect(page.get_by_test_id("position-row")).to_have_count(0)
+    await expect(page.get_by_label("Owner", exact=True)).to_have_value("")
+    await page.go_forward()
+    await expect(_row(page, 1)).to_be_visible()
+
+
+async def test_the_count_beside_an_owner_is_that_of_now(page: Page) -> None:
+    server = ScriptedServer(position(1), owners=[{"owner": OWNER, "positions": 7}])
+    await _open(page, server)
+    badge = page.locator("#known .chip-count")
+    await expect(badge).to_have_text("1")
+    server.mine(add=[position(2)])
+    await expect(badge).to_have_text("2")
+
+
 async def test_spoiled_storage_and_an_older_server_are_no_obstacle(page: Page) -> None:
     server = ScriptedServer(position(1))  # owners=None: the endpoint answers 404
     await page.add_init_script("localStorage.setItem('rtserver.recent-owners', '[\"<script>\", 5, {]')")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from .scripted import CHAIN_ID, ORIGIN, OWNER, ScriptedServer, position
+from .scripted import CHAIN_ID, FIRST_BLOCK, ORIGIN, OWNER, ScriptedServer, block_of, position
 
 LINK = {"address": f"0x{'03' * 20}", "symbol": "LINK", "decimals": 18, "flags": []}
 EVIL = '<img src=x onerror="alert(1)">'
@@ -35,7 +35,7 @@ def details(token_id: int, **fields: Any) -> dict[str, Any]:
     }
     known = {"apr": None, "aprs": None, "poolApr": None, "pnl": None, "earnedAmountUSD": None, "rewards": None}
     return {
-        **shown, **known, "prices": prices, **fields,
+        **shown, **known, "prices": prices, "block": block_of(FIRST_BLOCK), **fields,
         "fees": {**fees, "value0USD": "3.00", "value1USD": "2.50", "usd": "5.50"},
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
 /** What people read: exact digits cut, never rounded up and never through floating point. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cents, dollars, duration, exactUnits, feeTier, group, price, symbol, units, usd, worth } from "../../rtserver/web/static/format.js";
+import { cents, dollars, duration, exactUnits, feeTier, group, percent, price, symbol, units, usd, worth } from "../../rtserver/web/static/format.js";
 import { parseOwner, recentOwners, rememberOwner } from "../../rtserver/web/static/owners.js";
 
 const table = (run, cases) => {
@@ -42,6 +42,7 @@ test("prices are decimal strings of any size", () => {
 test("dollars, times, tiers", () => {
   table((text) => usd(cents(text)), [["$1,234,567.80", "1234567.8"], ["$0.00", "0"], ["−$1.05", "-1.05"], ["—", null], ["—", "NaN"]]);
   table(duration, [["0.0 s", -5], ["0.4 s", 432], ["10 s", 9_960], ["25 s", 25_400], ["3 min 5 s", 185_000], ["2 h 10 min", 7_800_000]]);
+  table(percent, [["15.5%", "15.5%"], ["137,279.9%", "137279.9%"], ["−1,234.50%", "-1234.50%"]]);
   table(feeTier, [["0.3%", 3000], ["0.01%", 100], ["1%", 10000], ["—", null]]);
   table(group, [["1", 1], ["123", 123], ["1,234,567", 1234567]]);
 });

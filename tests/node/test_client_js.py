@@ -104,7 +104,15 @@ async def _run_node(test_file: str, **env: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "test_file", ["replica.test.mjs", "connection.test.mjs", "format.test.mjs", "chart.test.mjs", "earned.test.mjs"]
+    "test_file",
+    [
+        "replica.test.mjs",
+        "connection.test.mjs",
+        "format.test.mjs",
+        "chart.test.mjs",
+        "earned.test.mjs",
+        "asking.test.mjs",
+    ],
 )
 async def test_scripted(test_file: str) -> None:
     await _run_node(test_file)

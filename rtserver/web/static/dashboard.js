@@ -13,10 +13,12 @@ const CHAIN_NAMES = { 1: "Ethereum", 10: "Optimism", 56: "BNB Chain", 137: "Poly
 const TICK_MS = 200; // a head's age shows tenths of a second
 const REORG_NOTE_MS = 8_000;
 const MAX_KNOWN = 12;
+const TITLE = document.title;
 const ROWS_AT_ONCE = 200; // of thousands of rows a browser lays out every one with each block
 
 const $ = (id) => document.getElementById(id);
 const parameters = () => new URLSearchParams(location.search);
+const headHash = () => client.head(shownChain())?.hash ?? null;
 const chainName = (chainId) => CHAIN_NAMES[chainId] ?? `Chain ${chainId}`;
 
 const socketUrl = new URL("ws", document.baseURI);
@@ -102,11 +104,12 @@ function chainsKnown() {
   const head = client.head(shown);
   if (head !== null && setText($("head-number"), group(head.number))) $("head-number").dataset.number = head.number;
   // The channel itself makes the server send a frame for each block; the client keeps the head from it.
-  unwatchHead = client.watch(`head:${shown}`, ({ rollback }) => rollback && reorgNote(rollback), { onError: (error) => console.warn(error) });
+  unwatchHead = client.watch(`head:${shown}`, ({ rollback }) => rollback && rolledBack(rollback), { onError: (error) => console.warn(error) });
 }
 
 let reorgTimer;
-function reorgNote({ dropped }) {
+function rolledBack({ dropped }) {
+  for (const row of rows.values()) row.rolledBack();
   const count = dropped?.length ?? 0;
   setText($("reorg"), `reorg: ${count} ${count === 1 ? "block" : "blocks"} replaced`);
   $("reorg").hidden = false;
@@ -116,8 +119,10 @@ function reorgNote({ dropped }) {
 
 // ---------------------------------------------------------------- positions
 
-function watch() {
+/** Watch nobody, and show nothing of whom was watched. */
+function clear() {
   unwatch();
+  unwatch = () => {};
   earnedWatch?.stop();
   earnedWatch = null;
   positions = null;
@@ -130,6 +135,10 @@ function watch() {
   if (pending.frame !== null) cancelAnimationFrame(pending.frame);
   pending = { changed: new Set(), removed: new Set(), live: false, frame: null, block: null, reorder: false };
   $("positions").hidden = $("summary").hidden = true;
+}
+
+function watch() {
+  clear();
   notice("Loading positions…", "");
   // Of several chains the page shows one: until they are known there is nothing to ask for.
   if (chainId === null && client.chains.length > 1) return;
@@ -171,9 +180,9 @@ function draw() {
     const position = positions.get(key);
     if (position === undefined) continue;
     regroup ||= !seen.has(key);
-    rows.get(key)?.show(position, live);
+    rows.get(key)?.show(position, block, live);
   }
-  if (regroup) arrange(live);
+  if (regroup) arrange(block, live);
   drawTotals(live, block);
 }
 
@@ -185,7 +194,7 @@ const ORDERS = {
 };
 
 /** Rows are put in order when they come, go or are asked to; not while values move, or nobody could read them. */
-function arrange(live) {
+function arrange(block, live) {
   const order = ORDERS[$("sort").value] ?? ORDERS.value;
   const closed = (key) => Number(positions.get(key).liquidity === 0n);
   const all = [...positions.keys()].sort((a, b) => closed(a) - closed(b) || order(positions.get(a), positions.get(b)) || ORDERS.newest(positions.get(a), positions.get(b)));
@@ -198,9 +207,9 @@ function arrange(live) {
   }
   for (const key of keys) {
     if (rows.has(key)) continue;
-    const row = new Row($("row"), key, (position) => new Panel($("panel"), position), () => earnedWatch?.soon());
+    const row = new Row($("row"), key, (position, since, onReckoned) => new Panel($("panel"), position, since, headHash, onReckoned), () => earnedWatch?.soon());
     rows.set(key, row);
-    row.show(positions.get(key), live && !seen.has(key));
+    row.show(positions.get(key), block, live && !seen.has(key));
     row.earned(earned.get(key));
   }
   const body = $("rows");
@@ -241,6 +250,7 @@ function drawTotals(live, block) {
   drawTotal($("total-rewards"), rewards, live);
   setText($("in-range"), `${count.in} of ${count.open}`);
   setText($("count"), `${positions.size} ${positions.size === 1 ? "position" : "positions"}${count.staked ? `, ${count.staked} staked` : ""}`);
+  recount(positions.size);
   setText($("left-out"), unpriced ? `${unpriced} without a price ${unpriced === 1 ? "is" : "are"} left out` : "");
   if (block?.number !== undefined) setText($("as-of"), `at block ${group(block.number)}`);
   const empty = positions.size === 0;
@@ -289,25 +299,44 @@ function chip(address, count) {
   button.dataset.owner = address;
   button.setAttribute("aria-pressed", String(owner?.toLowerCase() === address.toLowerCase()));
   button.append(shortAddress(address));
-  if (count !== undefined) {
+  if (Number.isInteger(count)) {
     const badge = document.createElement("span");
     badge.className = "chip-count";
-    badge.textContent = String(count);
-    badge.title = `${count} positions`;
     button.append(badge);
+    tellCount(badge, count);
   }
   item.append(button);
   return item;
 }
 
+function tellCount(badge, count) {
+  if (setText(badge, String(count))) badge.title = `${count} ${count === 1 ? "position" : "positions"}`;
+}
+
+/** Beside the owner that is watched stands how many positions it has now. */
+function recount(count) {
+  const badge = document.querySelector("#known .chip[aria-pressed=true] .chip-count");
+  if (badge !== null) tellCount(badge, count);
+}
+
 let known = [];
 function offer() {
+  const focused = $("choices").contains(document.activeElement) ? (document.activeElement.dataset.owner ?? null) : null;
   const named = new Set(known.slice(0, MAX_KNOWN).map((entry) => entry.owner.toLowerCase()));
   const recent = recentOwners().filter((address) => !named.has(address.toLowerCase()));
   $("recent").replaceChildren(...recent.map((address) => chip(address)));
   $("known").replaceChildren(...known.slice(0, MAX_KNOWN).map((entry) => chip(entry.owner, entry.positions)));
   $("recent-group").hidden = recent.length === 0;
   $("known-group").hidden = known.length === 0;
+  // Whoever chose by keyboard goes on from there.
+  if (focused !== null) document.querySelector(`#choices [data-owner="${focused}"]`)?.focus();
+  if (positions !== null) recount(positions.size);
+  if (owner === null) invite();
+}
+
+function invite() {
+  const isOffered = document.querySelector("#choices .chip") !== null;
+  notice("Whose positions?", `Paste an owner’s address above${isOffered ? ", or pick one below it" : ""}. Values, fees and ranges then follow the chain, block by block.`);
 }
 
 $("owner-form").addEventListener("submit", (event) => {
@@ -345,11 +374,19 @@ function start() {
     $("owner").value = asked;
     if (choose(asked, { push: false })) return;
   }
-  notice("Whose positions?", "Paste an owner’s address above, or pick one below it. Values, fees and ranges then follow the chain, block by block.");
+  // Back to where nobody was chosen yet, or to what is no address.
+  clear();
+  owner = null;
+  document.title = TITLE;
+  if (asked === null) {
+    $("owner").value = "";
+    setText($("owner-problem"), "");
+    $("owner").setAttribute("aria-invalid", "false");
+  }
+  offer();
 }
 
 start();
-offer();
 knownOwners().then((owners) => {
   known = owners;
   offer();

@@ -90,6 +90,9 @@ export function usd(value) {
   return `${value < 0n ? "−" : ""}$${group(whole)}.${fraction}`;
 }
 
+/** A rate as the server writes it, easier to read: "137279.9%" → "137,279.9%". */
+export const percent = (text) => String(text).replace(/^(-?)(\d+)/, (_, sign, whole) => `${sign && "−"}${group(whole)}`);
+
 /** Milliseconds → "0.4 s", "25 s", "3 min 5 s", "2 h 10 min". */
 export function duration(ms) {
   if (ms < 9_950) return `${(Math.max(0, ms) / 1000).toFixed(1)} s`;

@@ -3,7 +3,7 @@
  * It decides how a position looks, and nothing about where it comes from or in which order rows stand.
  */
 import { earnedNow } from "./earned.js";
-import { cents, exactUnits, feeTier, price, symbol, units, usd } from "./format.js";
+import { cents, exactUnits, feeTier, percent, price, symbol, units, usd } from "./format.js";
 
 // Where the range begins and ends on its bar, in percent: the rest is room for a price outside.
 const BAND = [20, 80];
@@ -24,7 +24,9 @@ const screen = new IntersectionObserver((entries) => {
 /** Write a text if it differs; tells whether it did. */
 export function setText(node, text) {
   if (node.firstChild?.nodeValue === text) return false;
-  node.textContent = text;
+  // In the text node that is there, so that what somebody has selected around it stays selected.
+  if (text !== "" && node.firstChild?.nodeType === Node.TEXT_NODE && node.childNodes.length === 1) node.firstChild.nodeValue = text;
+  else node.textContent = text;
   return true;
 }
 
@@ -68,6 +70,7 @@ function markAt({ tick, tickLower, tickUpper }, [start, end]) {
 export class Row {
   #parts = {};
   #shown = null;
+  #block = null;
   #panel = null;
   #left = null;
   #told = null;
@@ -77,8 +80,9 @@ export class Row {
   #onStale;
 
   /**
-   * `openPanel` makes what stands below the row while it is open: `{element, show(position), remove()}`. `onStale` is
-   * called when what REST reckoned has to be asked for again.
+   * `openPanel` makes what stands below the row while it is open: `{element, show(position, block), rolledBack(),
+   * remove()}`; it is given the position, its block, and whom to tell what REST reckons. `onStale` is called when that
+   * has to be asked for again.
    */
   constructor(template, key, openPanel, onStale) {
     this.key = key;
@@ -108,16 +112,28 @@ export class Row {
     const { toggle } = this.#parts;
     const opens = this.#panel === null;
     this.#panel?.remove();
-    this.#panel = opens ? this.#openPanel(this.#shown) : null;
+    this.#panel = opens ? this.#openPanel(this.#shown, this.#block, (told) => this.earned(told)) : null;
     if (opens) this.element.after(this.#panel.element);
     toggle.setAttribute("aria-expanded", String(opens));
     setText(toggle, opens ? "Close" : "Details");
+    this.#name(toggle.dataset.of);
   }
 
-  /** Show a position. `live` says that a block changed it, so that changes may be pointed out. */
-  show(position, live) {
+  #name(of) {
+    const { toggle } = this.#parts;
+    toggle.setAttribute("aria-label", `${toggle.textContent}: ${of}`);
+  }
+
+  /** Blocks were replaced: what REST told of them does not hold. */
+  rolledBack() {
+    this.#panel?.rolledBack();
+  }
+
+  /** Show a position as a block left it. `live` says that it changed just now, so that changes may be pointed out. */
+  show(position, block, live) {
     const before = this.#shown;
     this.#shown = position;
+    this.#block = block;
     if (before === null && live) flash(this.element); // new: the row as a whole, not each of its cells
     live &&= before !== null && onScreen.has(this.element);
     this.#identity(position);
@@ -126,7 +142,7 @@ export class Row {
     this.#money("fees", position, position.feesUSD, before?.feesUSD, [position.fees0, position.fees1], live);
     this.#rewards(position, before, live);
     this.#showEarned();
-    this.#panel?.show(position);
+    this.#panel?.show(position, block);
     const { token0, token1, collectable0, collectable1 } = position;
     this.#parts.fees.title = `collect pays ${exactUnits(collectable0, token0?.decimals)} ${symbol(token0?.symbol)} and ${exactUnits(collectable1, token1?.decimals)} ${symbol(token1?.symbol)}`;
   }
@@ -138,6 +154,9 @@ export class Row {
     setText(parts.symbol1, symbol(position.token1?.symbol));
     setText(parts.fee, feeTier(position.feePips));
     setText(parts.id, `#${position.tokenId}`);
+    const of = `${symbol(position.token0?.symbol)}/${symbol(position.token1?.symbol)} #${position.tokenId}`;
+    // Read out of its row, "Details" alone says nothing.
+    if (parts.toggle.dataset.of !== of) this.#name((parts.toggle.dataset.of = of));
     setText(parts.state, label);
     if (this.element.dataset.state !== state) this.element.dataset.state = state;
     if (parts.staked.hidden === position.isStaked) parts.staked.hidden = !position.isStaked;
@@ -151,7 +170,7 @@ export class Row {
   earned(told) {
     this.#told = told ?? null;
     this.#earned = null;
-    setText(this.#parts.apr, typeof told?.apr === "string" ? told.apr : "—");
+    setText(this.#parts.apr, typeof told?.apr === "string" ? percent(told.apr) : "—");
     this.#showEarned();
   }
 
