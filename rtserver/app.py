@@ -25,6 +25,7 @@ from .engine.runner import ChainRunner
 from .gateway import open_broker, run_gateway
 from .history.reading import ChainHistory, Histories
 from .history.then import HistoryThen
+from .history.writer import ALONE
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .leads import Lead, Leads, claim_shards, first_of, lead_all, reckoner
@@ -70,7 +71,7 @@ def _build(
     hub = Hub(router, Limits(**limits.model_dump()), metrics)
     records = _open_history(settings, store)
     make = _maker(settings, metrics, store, records)
-    chains = [make(chosen, chain_id, hub) for chosen, chain_id in zip(settings.chains, ids, strict=True)]
+    chains = [make(chosen, chain_id, hub, _alone) for chosen, chain_id in zip(settings.chains, ids, strict=True)]
     router.runners = {chain.chain_id: chain.runner for chain in chains}
     served: Mapping[int, ServedChain] = {
         chain.chain_id: ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, chain.following)
@@ -84,13 +85,14 @@ def _build(
 
 def _maker(
     settings: Settings, metrics: Metrics, store: "Store | None", records: "HistoryStore | None"
-) -> Callable[[ChainSettings, ChainId, Sink], ChainParts]:
-    """Return what makes a chain's parts: the same for every role but for who takes its steps."""
+) -> Callable[[ChainSettings, ChainId, Sink, Callable[[], str | None]], ChainParts]:
+    """Return what makes a chain's parts: the same for every role but for who takes its steps, and is in charge when."""
 
-    def make(chosen: ChainSettings, chain_id: ChainId, sink: Sink) -> ChainParts:
+    def make(chosen: ChainSettings, chain_id: ChainId, sink: Sink, charge: Callable[[], str | None]) -> ChainParts:
         return ChainParts(
-            chosen, chain_id, sink, metrics, settings.prices, store, settings.store.every_s, records, settings.history
-        )
+            chosen, chain_id, sink, metrics, settings.prices, store, settings.store.every_s, records, settings.history,
+            charge,
+        )  # fmt: skip
 
     return make
 
@@ -188,7 +190,9 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         make = _maker(settings, metrics, store, records)
         served: dict[int, ServedChain] = {}
         for chosen, lead in zip(settings.chains, leads, strict=True):
-            chain = make(chosen, lead.chain_id, lead)
+            # Of those who share a database whoever leads writes; a file is nobody else's, and is written at all times.
+            charge = partial(_charge, lead) if records is not None and records.is_shared else _alone
+            chain = make(chosen, lead.chain_id, lead, charge)
             report = partial(_both, chain, lead)
             about = ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, report)
             await claim_shards(broker, chain.chain_id, chain.name, settings.shards.count)
@@ -200,7 +204,7 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         for chain, lead in zip(chains, leads, strict=True):
             kinds = served[chain.chain_id].kinds
             reckon = reckoner(chain.chain_id, kinds, earnings, past)
-            first = first_of(chain.chain_id, kinds, earnings)
+            first = first_of(chain.chain_id, kinds, earnings, past)
             answering += lead.answer(reckon, first, partial(_is_at_rest, chain), metrics)
         fetchers, prices = _sources(settings, chains, metrics, records)
         health = Health(Leads(leads), served, metrics, prices, process_of(settings))
@@ -223,6 +227,14 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         await close(chains, store)
         if broker is not None:
             await broker.aclose()
+
+
+def _alone() -> str:
+    return ALONE
+
+
+def _charge(lead: Lead) -> str | None:
+    return lead.charge
 
 
 def _is_at_rest(chain: ChainParts) -> bool:

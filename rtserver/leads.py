@@ -59,6 +59,12 @@ class Lead:
         """Return who leads, or stands by, for each shard."""
         return self._leaders.values()
 
+    @property
+    def charge(self) -> str | None:
+        """Return what proves that this engine is in charge of all that it may be; None while it is not."""
+        tokens = [leader.token for leader in self._leaders.values()]
+        return tokens[0] if len(tokens) == 1 else None
+
     def begin(
         self,
         name: str,
@@ -202,13 +208,21 @@ def reckoner(
 
 
 def first_of(
-    chain_id: ChainId, kinds: frozenset[str], earnings: BookEarnings
+    chain_id: ChainId, kinds: frozenset[str], earnings: BookEarnings, past: Histories | None
 ) -> Callable[[str], Coroutine[Any, Any, None] | None]:
-    """Return what says what a key's first answer waits for: as in a single process, all that a position earned."""
+    """Return what says what a key's first answer waits for: as in a single process, all that a position earned.
+
+    And for what is on the chain of its past, which an engine that took charge finds out within a second or two: an
+    answer is its block's, and the next one may be long in coming.
+    """
 
     def first(key: str) -> Coroutine[Any, Any, None] | None:
         asked = parse_key(key)
-        if asked is None or asked[0] != "full" or asked[1] not in kinds:
+        if asked is None or asked[1] not in kinds:
+            return None
+        if asked[0] == "past":
+            return None if past is None else past.proof(chain_id)
+        if asked[0] != "full":
             return None
         return earnings.first(chain_id, *asked[1:])
 

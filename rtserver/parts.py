@@ -82,6 +82,7 @@ class ChainParts:
         keep_every_s: float,
         records: "HistoryStore | None",
         history: HistorySettings,
+        charge: Callable[[], str | None],
     ) -> None:
         known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
         first = next((deployment for deployment in known.values() if deployment is not None), None)
@@ -211,7 +212,8 @@ class ChainParts:
                 window=lambda: self.source.window,
                 headers=self.reader.headers,
             )
-            self.history = build_history(chain, Kept(**history.model_dump(exclude={"enabled"})), records, metrics)
+            kept = Kept(**history.model_dump(exclude={"enabled"}))
+            self.history = build_history(chain, kept, records, metrics, charge=charge)
         self.tasks: list[asyncio.Task[None]] = []
         self.runner = ChainRunner(
             name=self.name,

@@ -10,9 +10,9 @@ from ..domain.ids import BlockHash, ChainId
 from ..obs.metrics import Metrics
 from .backlog import Backlog
 from .reading import ChainHistory, Past, Shelf
-from .recorder import Recorder, Sampled
+from .recorder import REST_S, Recorder, Sampled
 from .seeding import Seeding, Seeds
-from .writer import Keep, Records, Writer
+from .writer import ALONE, Keep, Records, Writer
 
 __all__ = ["Chain", "Kept", "build_history"]
 
@@ -76,7 +76,13 @@ class Followed(Recorder):
 
 
 def build_history(
-    chain: Chain, kept: Kept, records: Shelves, metrics: Metrics, *, gather_s: float = 1.0
+    chain: Chain,
+    kept: Kept,
+    records: Shelves,
+    metrics: Metrics,
+    *,
+    charge: Callable[[], str | None] = lambda: ALONE,
+    gather_s: float = 1.0,
 ) -> ChainHistory:
     """Return a chain's history; its recorder and its writer are to be run.
 
@@ -85,6 +91,7 @@ def build_history(
         kept: What is kept.
         records: Where.
         metrics: Where it is counted.
+        charge: Returns what proves that this process is the one to write, None while another is; see `Writer`.
         gather_s: Seconds for which records are gathered before they are written.
     """
     backlog = Backlog(kept.queue_rows)
@@ -130,6 +137,8 @@ def build_history(
             days_s=kept.keep_days_d * _DAY_S,
         ),
         metrics=metrics,
+        charge=charge,
+        reach_s=REST_S + 2 * kept.every_s,
         gather_s=gather_s,
     )
     recorder.seeding = Seeding(

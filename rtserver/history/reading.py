@@ -5,9 +5,10 @@ never over a height that it has still to be taken back to.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -32,6 +33,9 @@ _AT_ONCE: Final = 4
 # Requests that may wait for their turn; more are told to come back.
 _WAITING: Final = 100
 _READ_S: Final = 5.0
+# Who begins to write proves what is there within a second or two.
+_PROVED_S: Final = 1.5
+_LOOK_S: Final = 0.05
 _RETRY_MS: Final = 2000
 # Records that a window of each length begins with one of: a week of minutes would be 3,000 of each position.
 _STEPS: Final = (12, 24, 28)
@@ -156,9 +160,16 @@ class Histories:
         waiting = chain.backlog.of(protocol, token_id)
         reach = chain.backlog.reach
         now = chain.recorder.now(protocol, token_id)
+        if now is not None:
+            now = chain.backlog.rest(now)
         below = min([record.block.number for record in waiting] + ([reach + 1] if reach is not None else []) + [_ALL])
         recent = tuple(map(recent_of, (*waiting, *([] if now is None else [now]))))
         return Unwritten(chain.recorder.head.timestamp, below, recent, self._every_s)
+
+    def proof(self, chain_id: ChainId) -> Coroutine[Any, Any, None] | None:
+        """Return what waits for a moment until it is known what is on the chain, None where it is."""
+        writer = self._chains[chain_id].writer
+        return None if writer.is_proved else _until_proved(writer)
 
     async def read(self, chain_id: ChainId, protocol: str, token_id: TokenId, length_s: int, count: int) -> JsonObject:
         """Return a window that ends now, with at most so many points.
@@ -179,6 +190,13 @@ class Histories:
             raise unproved()
         place = chain_id, protocol, self._chains[chain_id].identities[protocol]
         return await self._reads.read(place, token_id, unwritten, length_s, count)
+
+
+async def _until_proved(writer: Writer) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PROVED_S):
+            while not writer.is_proved:
+                await asyncio.sleep(_LOOK_S)
 
 
 def unproved() -> ClientError:

@@ -20,7 +20,7 @@ from .backlog import Backlog
 from .clocks import Clocks
 from .rounds import Rounds
 
-__all__ = ["Recorder", "Sampled"]
+__all__ = ["REST_S", "Recorder", "Sampled"]
 
 # A position: (protocol, token id).
 Key: TypeAlias = tuple[str, TokenId]
@@ -30,7 +30,7 @@ _PART: Final = 64
 # Changes of liquidity that a block tells of at once; more of them are taken right after it.
 _CHANGES: Final = 256
 # Of a position that does not change, too, so that a crash leaves no more than that uncovered.
-_REST_S: Final = 900
+REST_S: Final = 900
 # What an integer column holds; a chain's time beyond that is none.
 _MAX_TIME: Final = 1 << 61
 
@@ -143,7 +143,7 @@ class Recorder:
             for sample in book.samples(token_ids):
                 key = kind, sample.token_id
                 mark = _mark(sample)
-                if not is_change and clocks.is_unchanged(key, mark) and clocks.age(key, now) < _REST_S:
+                if not is_change and clocks.is_unchanged(key, mark) and clocks.age(key, now) < REST_S:
                     continue
                 active_s, covered_s = clocks.take(key, now, sample.is_active, mark)
                 price = book.price_of(sample.token_id)

@@ -2,6 +2,9 @@
 
 Nothing here is waited for by the follower: whatever the database does, the queue in front of it is bounded. After a
 failure all is tried again, more and more rarely; what was being written goes back into the queue.
+
+Of several engines on one database only the one in charge writes. A standby keeps the newest records; when it gets the
+charge it claims the chain, proves what is there, and then writes what of its records is not.
 """
 
 import asyncio
@@ -14,15 +17,17 @@ import structlog
 
 from ..domain.chain import BlockRef, Header
 from ..domain.errors import PermanentError, RetryableError
-from ..domain.ids import BlockHash, ChainId
+from ..domain.ids import BlockHash, ChainId, TokenId
 from ..obs.metrics import Metrics
 from ..store.records import Record, Retention, Rewind, Vanished
 from .backlog import Backlog
 
-__all__ = ["Keep", "Records", "Writer"]
+__all__ = ["ALONE", "Keep", "Records", "Writer"]
 
 log = structlog.get_logger(__name__)
 
+# The charge of a process that shares its database with no other: it is not compared with later ones.
+ALONE: Final = ""
 # Records a transaction: some ten milliseconds, and what is written again after a failure.
 _BATCH: Final = 2000
 # The longest pause after failures: a full disk is looked at once a minute.
@@ -32,13 +37,18 @@ _WRITE_S: Final = 30.0
 _ROLL_UP_EVERY_S: Final = 30.0
 # The first step back, in seconds, in search of a record whose block is on the chain.
 _STEP_BACK_S: Final = 16
+# What a standby keeps, in seconds of the chain's time: an engine in charge whose database was away for longer and that
+# then is lost takes with it what was before.
+_SPARE_S: Final = 3600
+# How often a standby looks whether it is in charge: whoever asks for the past waits for it.
+_STANDBY_S: Final = 0.1
 
 
 class Records(Protocol):
     """Where records are; see store.history."""
 
-    async def claim(self, chain_id: ChainId, identities: Mapping[str, str]) -> None:
-        """Become the one who writes a chain's records."""
+    async def claim(self, chain_id: ChainId, identities: Mapping[str, str], charge: str) -> None:
+        """Become the one who writes a chain's records, unless a later charge than this does."""
 
     async def write(self, chain_id: ChainId, rewind: Rewind | None, records: list[Record]) -> None:
         """Take back what left the chain, then add records; all or nothing."""
@@ -48,6 +58,9 @@ class Records(Protocol):
 
     async def drop_after(self, chain_id: ChainId, rewind: Rewind | None) -> int:
         """Delete the records of blocks that are not on the chain any more; all of them for None."""
+
+    async def ends(self, chain_id: ChainId, since: int) -> Mapping[tuple[str, TokenId], tuple[int, int]]:
+        """Return timestamp and height of each position's newest record, where that is not before `since`."""
 
     async def roll_up(self, chain_id: ChainId, retention: Retention) -> int:
         """Merge some of the oldest records into the next coarser level; return how many were moved."""
@@ -81,6 +94,9 @@ class Writer:
         hash_at: Returns the hash that the chain has at a height, None above its head; raises RetryableError.
         keep: How long records are kept.
         metrics: Where they are counted.
+        charge: Returns what proves that this process is in charge, None while it is not; see `Records.claim`. One
+            that shares its database with no other is always in charge.
+        reach_s: How long a record may be, in seconds of the chain's time.
         gather_s: Seconds for which records are gathered: they come one by one.
         clock: Monotonic seconds.
     """
@@ -98,6 +114,8 @@ class Writer:
         hash_at: Callable[[int], Awaitable[BlockHash | None]],
         keep: Keep,
         metrics: Metrics,
+        charge: Callable[[], str | None] = lambda: ALONE,
+        reach_s: int = 0,
         gather_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -110,12 +128,15 @@ class Writer:
         self._final = final
         self._hash_at = hash_at
         self._keep = keep
+        self._charge = charge
+        self._reach_s = reach_s
         self._gather_s = gather_s
         self._metrics = metrics
         self._clock = clock
-        self._is_claimed = False
-        # Whether all that is in the database is known to be on the chain, but for what the backlog takes back.
-        self.is_proved = False
+        # The charges under which the chain was claimed, was proved, and was found to be another's.
+        self._claimed: str | None = None
+        self._lost: str | None = None
+        self._proved: str | None = None
         self._doubts = 0
         self._failures = 0
         self._failing_since: float | None = None
@@ -126,15 +147,26 @@ class Writer:
         self._turn = asyncio.Lock()
         metrics.history_queue.labels(name).set_function(lambda: len(backlog))
 
+    @property
+    def is_proved(self) -> bool:
+        """Return whether all that is in the database is known to be on the chain, but for what the backlog takes back.
+
+        What was known in an earlier charge is not: another process has written since.
+        """
+        return self._proved is not None and self._proved == self._charge()
+
     def doubt(self) -> None:
         """Look again for the newest record that is on the chain before anything is written or read."""
-        self.is_proved = False
+        self._proved = None
         self._doubts += 1
 
     def report(self) -> dict[str, Any]:
         """Return what the health report says."""
         state = "writing"
-        if self.is_over:
+        charge = self._charge()
+        if charge is None:
+            state = "standby"
+        elif charge == self._lost:
             state = "reading only"
         elif self._failures:
             state = "not written"
@@ -149,7 +181,7 @@ class Writer:
         """Write what waits, and nothing after that; limit its time from outside."""
         self.is_over = True
         async with self._turn:
-            while self.is_proved and not self._backlog.is_empty:
+            while self._is_mine() and self.is_proved and not self._backlog.is_empty:
                 try:
                     await self._write()
                 except (RetryableError, PermanentError) as error:
@@ -157,13 +189,15 @@ class Writer:
                     return
 
     async def run(self) -> None:
-        """Write what comes, until the chain is someone else's."""
+        """Write what comes while this process is in charge, and hold it ready while it is not."""
         while not self.is_over:
             if await self._step():
                 continue
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
+        if self._charge() is None:
+            return min(self._gather_s, _STANDBY_S)
         if not self._failures:
             return self._gather_s
         return min(self._gather_s * 2.0 ** min(self._failures, 30), _PAUSE_MAX_S)
@@ -172,30 +206,44 @@ class Writer:
         """Do the next thing; return whether there is more to do at once."""
         dropped, self._told_dropped = self._backlog.dropped - self._told_dropped, self._backlog.dropped
         self._metrics.history_dropped.labels(self._name).inc(dropped)
-        if self._head() is None:
+        head, charge = self._head(), self._charge()
+        self._backlog.is_spare = charge is None
+        if charge is None:
+            self._stand_by(head)
+            return False
+        if head is None or charge == self._lost:
             return False
         try:
             async with self._turn, asyncio.timeout(_WRITE_S):
-                is_more = await self._work()
+                is_more = await self._work(charge)
         except (RetryableError, TimeoutError) as error:
             if isinstance(error, Vanished):
-                self._is_claimed = False
+                self._claimed = None
             self._failed(error)
             return False
         except PermanentError as error:
             self._backlog.give_back()
-            self.is_over = True
+            self._lost = charge
             log.warning("history of this chain is not written any more", chain=self._name, reason=str(error))
             return False
         self._recovered()
         return is_more
 
-    async def _work(self) -> bool:
-        if not self._is_claimed:
-            await self._records.claim(self._chain_id, self._identities)
-            self._is_claimed = True
-        if not self.is_proved:
-            await self._prove()
+    def _is_mine(self) -> bool:
+        return self._claimed is not None and self._claimed == self._charge() != self._lost
+
+    def _stand_by(self, head: Header | None) -> None:
+        # What another one writes from now on is for that one to prove.
+        self._claimed = self._proved = None
+        self._failures, self._failing_since = 0, None
+        if head is not None:
+            self._backlog.forget_before(head.timestamp - _SPARE_S)
+
+    async def _work(self, charge: str) -> bool:
+        if self._claimed != charge and not await self._claim(charge):
+            return True
+        if self._proved is None and await self._prove():
+            self._proved = charge
         if not self._backlog.is_empty:
             await self._write()
             return len(self._backlog) >= _BATCH
@@ -204,6 +252,25 @@ class Writer:
                 return True
             self._rolled_up_at = self._clock()
         return False
+
+    async def _claim(self, charge: str) -> bool:
+        """Begin to write where another one ended; return False where blocks left the chain meanwhile: again then."""
+        await self._records.claim(self._chain_id, self._identities, charge)
+        self._proved = None
+        # What left the chain before now is in the database no more, or is found by the proof. Taking back what this
+        # process remembers would take back also what another one wrote of the blocks that came instead.
+        self._backlog.forget_rewind()
+        is_proved = await self._prove()
+        head = self._head()
+        assert head is not None
+        oldest = self._backlog.oldest
+        since = head.timestamp - self._reach_s
+        ends = await self._records.ends(self._chain_id, since if oldest is None else min(oldest, since))
+        if not is_proved or self._backlog.reach is not None:
+            return False
+        self._backlog.follow(ends)
+        self._claimed = self._proved = charge
+        return True
 
     async def _write(self) -> None:
         batch = self._backlog.take(_BATCH)
@@ -226,8 +293,12 @@ class Writer:
 
     # --- the chain and the database -------------------------------------------------------------------
 
-    async def _prove(self) -> None:
-        """Delete what is not on the chain: a crash may have left it there, or a deep reorganisation."""
+    async def _prove(self) -> bool:
+        """Delete what is not on the chain: a crash may have left it there, or a deep reorganisation.
+
+        Returns:
+            Whether that was all; False where there was another one meanwhile.
+        """
         doubts = self._doubts
         newest = await self._records.newest(self._chain_id)
         if newest is not None and not await self._is_on_chain(newest[0]):
@@ -238,7 +309,7 @@ class Writer:
                 "history of blocks that left the chain is deleted", chain=self._name, records=count,
                 block=None if last is None else last[0].number,
             )  # fmt: skip
-        self.is_proved = self._doubts == doubts
+        return self._doubts == doubts
 
     async def _last_on_chain(self, bad: int) -> tuple[BlockRef, int] | None:
         """Return the newest record that is on the chain; that of the time `bad` is not. Records are of one branch."""

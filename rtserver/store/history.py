@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, and_, delete, func, literal, select, union_all, update
+from sqlalchemy import ColumnElement, and_, delete, func, literal, select, text, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert
@@ -36,6 +36,9 @@ _STEP: Final = 4000
 # From fine to coarse, with the length of a bucket in seconds.
 _LEVELS: Final[tuple[tuple[Table, int], ...]] = ((minute_records, 1), (hour_records, 3_600), (day_records, 86_400))
 _TAKEN: Final = ("source", "token_id", "active_s", "covered_s")
+# A process that stops for longer in the middle of a transaction loses its connection: it would keep the next one from
+# writing. Between two statements there are milliseconds.
+_IDLE_MS: Final = 10_000
 
 
 class HistoryStore:
@@ -48,33 +51,50 @@ class HistoryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         # Random, so that it is ours alone.
-        self._writer = secrets.token_hex(8)
+        self._name = secrets.token_hex(8)
+        # As what each chain was claimed, and what it is called there.
+        self._writers: dict[ChainId, str] = {}
         self._sources: dict[ChainId, dict[str, int]] = {}
         self._read_sources: dict[tuple[ChainId, str, str], int] = {}
         self._insert = postgresql.insert if database.path is None else sqlite.insert
 
+    @property
+    def is_shared(self) -> bool:
+        """Return whether engines on several machines may use the database: an SQLite file is one engine's own."""
+        return self._database.path is None
+
     # --- writing --------------------------------------------------------------------------------------
 
-    async def claim(self, chain_id: ChainId, identities: Mapping[str, str]) -> None:
-        """Become the one who writes a chain's records.
+    async def claim(self, chain_id: ChainId, identities: Mapping[str, str], charge: str = "") -> None:
+        """Become the one who writes a chain's records: whatever another one writes after this is refused.
 
         Args:
             chain_id: The chain.
             identities: By protocol, what tells its deployment from others: token ids mean something in one only.
+            charge: Of several that take turns, the token of this one's turn, which begins with its generation: who
+                sleeps through its turn and then claims gets nothing. Empty where there are no turns.
 
         Raises:
             StoreError, Foreign: The database can't be written.
+            TakenOver: It is written in a later turn than this.
         """
         found: dict[str, int] = {}
+        writer = charge or self._name
         async with self._database.transaction() as connection:
-            for protocol, identity in identities.items():
+            await self._limit_idling(connection)
+            for protocol, identity in sorted(identities.items()):
                 row = {"chain_id": str(chain_id), "protocol": protocol, "identity": identity}
                 mine = and_(*(sources.c[name] == value for name, value in row.items()))
-                taken = await connection.execute(update(sources).where(mine).values(writer=self._writer))
-                if not taken.rowcount:
-                    await connection.execute(self._insert(sources).values(**row, writer=self._writer))
+                before = (await connection.execute(select(sources).where(mine).with_for_update())).one_or_none()
+                if before is None:
+                    await connection.execute(self._insert(sources).values(**row, writer=writer))
+                elif charge and _generation(before.writer) > _generation(charge):
+                    raise TakenOver(f"another engine is in charge of chain {chain_id} now and keeps its history")
+                else:
+                    await connection.execute(update(sources).where(mine).values(writer=writer))
                 found[protocol] = (await connection.execute(select(sources.c.id).where(mine))).scalar_one()
         self._sources[chain_id] = found
+        self._writers[chain_id] = writer
 
     async def write(self, chain_id: ChainId, rewind: Rewind | None, records: Sequence[Record]) -> None:
         """Take back what left the chain, then add records; all or nothing. Adding one twice changes nothing.
@@ -102,14 +122,22 @@ class HistoryStore:
                 await connection.execute(statement, [_row(by_protocol[record.protocol], record) for record in part])
 
     async def _prove_mine(self, connection: AsyncConnection, chain_id: ChainId) -> None:
+        await self._limit_idling(connection)
         by_protocol = self._sources[chain_id]
-        rows = await connection.execute(select(sources).where(sources.c.id.in_(list(by_protocol.values()))))
+        ids = list(by_protocol.values())
+        # Until the end of the transaction nobody else can claim it. (An SQLite file has one writer at a time anyway.)
+        known = select(sources).where(sources.c.id.in_(ids)).order_by(sources.c.id).with_for_update(read=True)
+        rows = await connection.execute(known)
         writers = {row.protocol: row.writer for row in rows if row.chain_id == str(chain_id)}
         if writers.keys() != by_protocol.keys():
             self._read_sources.clear()
             raise Vanished(f"what was kept of chain {chain_id} is gone")
-        if set(writers.values()) != {self._writer}:
+        if set(writers.values()) != {self._writers[chain_id]}:
             raise TakenOver(f"another process keeps the history of chain {chain_id} now")
+
+    async def _limit_idling(self, connection: AsyncConnection) -> None:
+        if self._database.path is None:
+            await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
 
     async def newest(self, chain_id: ChainId, until: int | None = None) -> tuple[BlockRef, int] | None:
         """Return the block and the timestamp of the chain's newest record, of those not after `until`.
@@ -130,6 +158,27 @@ class HistoryStore:
                 if row is not None and (best is None or row.at > best[1]):
                     best = BlockRef(number=row.block, hash=BlockHash(row.hash)), row.at
         return best
+
+    async def ends(self, chain_id: ChainId, since: int) -> dict[tuple[str, TokenId], tuple[int, int]]:
+        """Return timestamp and height of each position's newest record, where that is not before a time in seconds.
+
+        Raises:
+            StoreError, Foreign: The database can't be read.
+        """
+        protocols = {source: protocol for protocol, source in self._sources[chain_id].items()}
+        found: dict[tuple[str, TokenId], tuple[int, int]] = {}
+        async with self._database.reading() as connection:
+            for table, _ in _LEVELS:
+                # Of one branch, so that the latest is the highest.
+                newest = (
+                    select(table.c.source, table.c.token_id, func.max(table.c.at), func.max(table.c.block))
+                    .where(table.c.source.in_(list(protocols)), table.c.at >= since)
+                    .group_by(table.c.source, table.c.token_id)
+                )
+                for source, token_id, at, block in await connection.execute(newest):
+                    key = protocols[source], TokenId(int(token_id))
+                    found[key] = max(found.get(key, (at, block)), (at, block))
+        return found
 
     async def drop_after(self, chain_id: ChainId, rewind: Rewind | None) -> int:
         """Delete the records of blocks that are not on the chain any more, at every level; all of them for None.
@@ -347,8 +396,14 @@ class HistoryStore:
         return known
 
 
-def _int(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _generation(writer: str) -> int:
+    """Return the generation of a turn; 0 of a process that takes none."""
+    digits, dash, _ = writer.partition("-")
+    return int(digits) if dash else 0
+
+
+def _int(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
 
 
 def _text(number: int | None) -> str | None:

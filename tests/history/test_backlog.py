@@ -141,3 +141,45 @@ def apply(batch: Batch, written: dict[tuple[int, str], Record]) -> None:
             del written[key]
     for one in batch.records:
         written[one.block.number, one.block.hash] = one
+
+
+def test_a_spare_queue_loses_nothing_with_what_has_no_room() -> None:
+    backlog = Backlog(3)
+    backlog.is_spare = True
+    for number in range(5):
+        backlog.add(record(number, 10 * number, covered=10), is_change=number == 4)
+    assert (len(backlog), backlog.dropped, backlog.oldest) == (3, 0, 10)
+    backlog.forget_before(30)
+    assert backlog.oldest == 20
+    backlog.is_spare = False
+    for number in range(5, 8):
+        backlog.add(record(number, 10 * number), is_change=False)
+    assert backlog.dropped == 2
+
+
+def test_records_go_on_where_another_process_ended() -> None:
+    """Also those that are taken later: no second is told twice, and none that the other one had not told is lost."""
+    backlog = Backlog(99)
+    for number in range(1, 5):
+        backlog.add(record(number, 60 * number, covered=60, active=30), is_change=False)
+        backlog.add(record(number, 60 * number, covered=60, token_id=8), is_change=False)
+    # Of 7 the other one is behind, of 9 it is ahead of all that was taken here.
+    backlog.follow({(KIND, TokenId(7)): (160, 2), (KIND, TokenId(9)): (400, 6)})
+    assert [(one.timestamp, one.covered_s, one.active_s) for one in backlog.of(KIND, TokenId(7))] == [
+        (180, 20, 10), (240, 60, 30),
+    ]  # fmt: skip
+    assert len(backlog.of(KIND, TokenId(8))) == 4
+    for number in range(5, 9):
+        backlog.add(record(number, 61 * number, covered=60, active=60, token_id=9), is_change=False)
+        backlog.add(record(number, 61 * number, covered=60, active=60), is_change=False)
+    assert [(one.timestamp, one.covered_s) for one in backlog.of(KIND, TokenId(9))] == [(427, 27), (488, 60)]
+    assert [one.covered_s for one in backlog.of(KIND, TokenId(7))] == [20, 60, 60, 60, 60, 60]
+
+
+def test_where_another_process_ended_may_leave_the_chain() -> None:
+    backlog = Backlog(99)
+    backlog.follow({(KIND, TokenId(7)): (400, 6), (KIND, TokenId(8)): (300, 4)})
+    backlog.rewind(Rewind(4, 350))
+    for token_id in (7, 8):
+        backlog.add(record(5, 360, covered=100, token_id=token_id), is_change=False)
+    assert [one.covered_s for token_id in (7, 8) for one in backlog.of(KIND, TokenId(token_id))] == [10, 60]

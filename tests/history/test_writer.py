@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from rtserver.domain.chain import BlockRef, Header
 from rtserver.domain.errors import ChainUnavailable
-from rtserver.domain.ids import BlockHash, ChainId
+from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.history.backlog import Backlog
-from rtserver.history.writer import Keep, Writer
+from rtserver.history.writer import ALONE, Keep, Writer
 from rtserver.obs.metrics import Metrics
 from rtserver.store.database import StoreError
 from rtserver.store.records import Record, Retention, Rewind, Vanished
@@ -43,8 +43,14 @@ class Disk:
         if self.answers and (answer := self.answers.pop(0)) is not None:
             raise answer
 
-    async def claim(self, chain_id: ChainId, identities: Mapping[str, str]) -> None:
+    async def claim(self, chain_id: ChainId, identities: Mapping[str, str], charge: str) -> None:
+        await self._answer()
         self.claims += 1
+        self.charge = charge
+
+    async def ends(self, chain_id: ChainId, since: int) -> Mapping[tuple[str, TokenId], tuple[int, int]]:
+        newest = {(row.protocol, row.sample.token_id): (row.timestamp, row.block.number) for row in self.rows}
+        return {key: end for key, end in newest.items() if end[0] >= since}
 
     async def write(self, chain_id: ChainId, rewind: Rewind | None, records: list[Record]) -> None:
         await self._answer()
@@ -74,11 +80,12 @@ class Scene:
         self.fork: int | None = None
         self.is_away = False
         self.clock = 0.0
+        self.charge: str | None = ALONE
         self.writer = Writer(
             chain_id=CHAIN, name="one", identities={KIND: "here"}, records=self.disk, backlog=self.backlog,
             head=lambda: self.head, final=lambda: header(50, 500), hash_at=self.hash_at,
             keep=Keep(minutes_s=100, hours_s=200, days_s=300), metrics=self.metrics, gather_s=0.0,
-            clock=lambda: self.clock,
+            clock=lambda: self.clock, charge=lambda: self.charge,
         )  # fmt: skip
 
     async def hash_at(self, number: int) -> BlockHash | None:
@@ -180,8 +187,7 @@ async def test_a_chain_of_another_process_is_read_only() -> None:
         await stage.until(lambda: stage.writer.is_proved)
         stage.disk.answers = [TakenOver("another process")]
         stage.add(1)
-        await stage.until(lambda: stage.writer.is_over)
-        assert stage.writer.report()["state"] == "reading only"
+        await stage.until(lambda: stage.writer.report()["state"] == "reading only")
         assert stage.writer.is_proved
 
 
@@ -265,3 +271,89 @@ async def test_the_last_records_are_written_at_an_orderly_end() -> None:
     failing.disk.answers = [StoreError("full")]
     await failing.writer.finish()
     assert failing.written == []
+
+
+async def test_a_standby_writes_nothing_and_goes_on_where_the_other_one_ended() -> None:
+    async with scene() as stage:
+        stage.charge = None
+        stage.head = header(100, 4000)
+        # A leader that has written up to 60 of what is on the chain, and a block that left it.
+        stage.disk.rows = [record(number, number * 10, covered=10, active=10) for number in range(1, 61)]
+        stage.disk.rows.append(record(61, 609, branch=7))
+        for number in range(30, 90):
+            stage.backlog.add(record(number, number * 10 + 5, covered=10, active=10), is_change=False)
+        # Too old to be worth its memory; and of what the leader took back it takes nothing back again.
+        await stage.until(lambda: stage.writer.report()["queued"] == 50)
+        stage.backlog.rewind(Rewind(88, 890))
+        assert stage.writer.report() == {"state": "standby", "queued": 49, "dropped": 0}
+        assert (stage.disk.claims, stage.writer.is_proved) == (0, False)
+        stage.charge = "2-me"
+        await stage.until(lambda: stage.backlog.is_settled and stage.writer.is_proved)
+        assert stage.writer.report()["state"] == "writing"
+        assert stage.disk.charge == "2-me"
+        # The newest of the leader is at 600; what the standby has after it is there, and no second twice.
+        assert [row.timestamp for row in stage.disk.rows] == [*range(10, 601, 10), *range(605, 886, 10)]
+        assert sum(row.covered_s for row in stage.disk.rows) == 885
+        assert all(row.active_s == row.covered_s for row in stage.disk.rows)
+
+
+async def test_a_leader_that_slept_writes_again_only_in_a_turn_of_its_own() -> None:
+    async with scene() as stage:
+        stage.charge = "1-me"
+        stage.add(1)
+        await stage.until(lambda: stage.written == [1])
+        stage.disk.answers = [TakenOver("another process")]
+        stage.add(2)
+        await stage.until(lambda: stage.writer.report()["state"] == "reading only")
+        stage.charge = None
+        await stage.until(lambda: not stage.writer.is_proved)
+        stage.add(3)
+        assert stage.written == [1]
+        stage.charge = "3-me"
+        await stage.until(lambda: stage.written == [1, 2, 3])
+        assert (stage.disk.claims, stage.disk.charge) == (2, "3-me")
+
+
+async def test_blocks_that_leave_while_the_chain_is_claimed() -> None:
+    """What is in the database is looked at again: it was of another branch, or was not."""
+    async with scene() as stage:
+        stage.charge = None
+        stage.disk.rows = [record(number, number * 10) for number in range(1, 11)]
+        stage.add(9, 10, 11)
+        await stage.until(lambda: len(stage.backlog) == 3)
+        ends = stage.disk.ends
+
+        async def late(chain_id: ChainId, since: int) -> Mapping[tuple[str, TokenId], tuple[int, int]]:
+            found = await ends(chain_id, since)
+            stage.disk.ends = ends  # type: ignore[method-assign]
+            stage.fork = 8
+            stage.backlog.rewind(Rewind(8, 90))
+            stage.backlog.add(record(9, 95, branch=9), is_change=False)
+            return found
+
+        stage.disk.ends = late  # type: ignore[method-assign]
+        stage.charge = "2-me"
+        await stage.until(lambda: stage.backlog.is_settled and stage.writer.is_proved)
+        assert [row.timestamp for row in stage.disk.rows] == [*range(10, 81, 10), 95]
+        assert stage.disk.claims == 2
+
+
+async def test_the_last_records_of_a_standby_are_the_leader_s() -> None:
+    stage = Scene()
+    stage.charge = "1-me"
+    await stage.writer._step()
+    stage.add(1)
+    stage.charge = None
+    await stage.writer.finish()
+    assert stage.written == []
+
+
+async def test_what_was_proved_in_an_earlier_turn_is_not_known_in_the_next() -> None:
+    """Also before anything was looked at in it: another one may have written between them."""
+    async with scene() as stage:
+        stage.charge = "1-me"
+        await stage.until(lambda: stage.writer.is_proved)
+        stage.charge = "3-me"
+        assert not stage.writer.is_proved
+        await stage.until(lambda: stage.writer.is_proved)
+        assert stage.disk.claims == 2

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from rtserver.domain.ids import ChainId, TokenId
-from rtserver.store.database import Database
+from rtserver.store.database import Database, StoreError
 from rtserver.store.history import HistoryStore
 from rtserver.store.records import Bucket, Record, Retention, Rewind
 from rtserver.store.store import TakenOver
@@ -187,6 +189,100 @@ async def test_one_process_writes_a_chain(make: Callable[[], HistoryStore], hist
     assert await values(later) == [1, 3]
     # Whoever lost a chain can read it.
     assert await values(history) == [1, 3]
+
+
+async def test_the_turn_decides_and_not_who_comes_last(make: Callable[[], HistoryStore]) -> None:
+    """A leader that slept through its turn, before or after its claim, writes nothing; one that is alone always may."""
+    old, new, alone = make(), make(), make()
+    await old.claim(CHAIN, {KIND: HERE}, "9-old")
+    await old.write(CHAIN, None, [record(1, 1)])
+    await new.claim(CHAIN, {KIND: HERE}, "10-new")
+    with pytest.raises(TakenOver):
+        await old.write(CHAIN, None, [record(2, 2)])
+    with pytest.raises(TakenOver):
+        await old.claim(CHAIN, {KIND: HERE}, "9-old")
+    await new.write(CHAIN, None, [record(3, 3)])
+    await new.claim(CHAIN, {KIND: HERE}, "11-new")
+    await old.claim(CHAIN, {KIND: HERE}, "12-old")
+    with pytest.raises(TakenOver):
+        await new.roll_up(CHAIN, Retention(minutes_until=9, hours_until=0, days_until=0))
+    await alone.claim(CHAIN, {KIND: HERE})
+    with pytest.raises(TakenOver):
+        await old.write(CHAIN, None, [record(4, 4)])
+    await new.claim(CHAIN, {KIND: HERE}, "13-new")
+    assert await values(new) == [1, 3]
+
+
+async def test_where_each_position_ends(history: HistoryStore) -> None:
+    await history.write(CHAIN, None, [record(n, n * 600, token_id=t) for n in range(1, 20) for t in (7, 8)])
+    await history.write(CHAIN, None, [record(20, 12_000, token_id=7), record(1, 600, token_id=9)])
+    ends = {(KIND, TokenId(7)): (12_000, 20), (KIND, TokenId(8)): (11_400, 19)}
+    assert await history.ends(CHAIN, 7000) == ends
+    await rolled(history, minutes_until=11_900)
+    assert await history.ends(CHAIN, 7000) == ends
+    assert (await history.ends(CHAIN, 0))[KIND, TokenId(9)] == (600, 1)
+
+
+async def test_nobody_claims_a_chain_while_it_is_written(
+    make: Callable[[], HistoryStore], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a leader writes is in the database before the next one looks, or is not written."""
+    if place.kind == "sqlite":
+        pytest.skip("a file has one writer at a time")
+    old, new = make(), make()
+    await old.claim(CHAIN, {KIND: HERE}, "1-old")
+    # In the middle of its transaction: it has found that it may write, and then stops.
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    prove = old._prove_mine
+
+    async def slowly(connection: Any, chain_id: ChainId) -> None:
+        await prove(connection, chain_id)
+        inside.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(old, "_prove_mine", slowly)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(old.write(CHAIN, None, [record(1, 1)]))
+        await inside.wait()
+        claiming = group.create_task(new.claim(CHAIN, {KIND: HERE}, "2-new"))
+        async with make()._database.reading() as connection:
+            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+            while not (await connection.execute(waiting, {"name": place.name})).scalar():
+                # What is told of activity is of one moment within a transaction.
+                await connection.rollback()
+        assert not claiming.done()
+        go_on.set()
+    assert await values(new) == [1]
+
+
+async def test_a_leader_that_stops_while_it_writes_keeps_nobody_waiting(
+    make: Callable[[], HistoryStore], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place.kind == "sqlite":
+        pytest.skip("a file is one engine's own")
+    monkeypatch.setattr("rtserver.store.history._IDLE_MS", 100)
+    old, new = make(), make()
+    await old.claim(CHAIN, {KIND: HERE}, "1-old")
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    prove = old._prove_mine
+
+    async def stopped(connection: Any, chain_id: ChainId) -> None:
+        await prove(connection, chain_id)
+        inside.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(old, "_prove_mine", stopped)
+    writing = asyncio.create_task(old.write(CHAIN, None, [record(1, 1)]))
+    async with asyncio.timeout(60):
+        await inside.wait()
+        await new.claim(CHAIN, {KIND: HERE}, "2-new")
+    go_on.set()
+    with pytest.raises(StoreError):
+        await writing
+    monkeypatch.setattr(old, "_prove_mine", prove)
+    with pytest.raises(TakenOver):
+        await old.write(CHAIN, None, [record(1, 1)])
+    assert await values(new) == []
 
 
 async def test_samples_for_the_windows_of_a_new_process(history: HistoryStore) -> None:

@@ -20,6 +20,7 @@ from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, TokenId
 from rtserver.history.build import Chain, Kept, build_history
 from rtserver.history.reading import Histories
+from rtserver.history.writer import ALONE
 from rtserver.obs.metrics import Metrics
 from rtserver.store import database as database_module
 from rtserver.store.database import Database, sqlite_url
@@ -35,7 +36,8 @@ KEPT = Kept(every_s=10, keep_minutes_h=48, keep_hours_d=90, keep_days_d=0, queue
 class Scene:
     """A chain of blocks of ten seconds, whose three positions change with each, and its history."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, charge: str | None) -> None:
+        self.charge = charge
         self.book, self.number = Book(), 0
         self.heads = [header(0, 0)]
         chain = Chain(
@@ -43,7 +45,7 @@ class Scene:
             window=lambda: self.heads[-64:], headers=self.headers,
         )  # fmt: skip
         shelf = HistoryStore(database)
-        self.history = build_history(chain, KEPT, shelf, Metrics(), gather_s=0.01)
+        self.history = build_history(chain, KEPT, shelf, Metrics(), gather_s=0.01, charge=lambda: self.charge)
         self.past = Histories(shelf, {CHAIN: self.history}, KEPT.every_s)
         self.book.add(1, 2, 3)
 
@@ -83,9 +85,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str) -> AsyncIterator[Scene]:
+async def scene(url: str, charge: str | None = ALONE) -> AsyncIterator[Scene]:
     database = Database(url)
-    made = Scene(database)
+    made = Scene(database, charge)
     tasks = [asyncio.create_task(part.run()) for part in (made.history.recorder, made.history.writer)]
     try:
         yield made
@@ -238,6 +240,36 @@ async def test_a_later_process_takes_over(place: Place) -> None:
             second.blocks(5)
             await second.until_written()
             assert await second.blocks_read() == [*range(1, 6), *range(6, 16)]
+
+
+async def test_the_one_in_charge_writes_whoever_began_last(place: Place) -> None:
+    """And nothing is missing after it was lost, nor twice: neither a record nor a second."""
+    async with scene(place.url, "1-first") as first, scene(place.url, None) as second:
+        for blocks in (3, 4):
+            first.blocks(blocks)
+            second.blocks(blocks)
+            await first.until_written()
+        await first.until_state("writing")
+        await second.until_state("standby")
+        assert await second.unreadable() == "chain_unavailable"
+        # Lost before it wrote these; when it comes back it can't.
+        first.charge = None
+        await first.until_state("standby")
+        first.blocks(2)
+        second.blocks(2)
+        second.charge = "2-second"
+        await assert_all_there(second)
+        first.charge = "1-first"
+        await first.until_state("reading only")
+        assert await first.unreadable() == "chain_unavailable"
+        second.blocks(3)
+        first.blocks(3)
+        await assert_all_there(second)
+        # And back, in a new turn.
+        second.charge, first.charge = None, "3-first"
+        await assert_all_there(first)
+        first.blocks(1)
+        await assert_all_there(first)
 
 
 async def test_a_branch_that_was_left_while_the_database_was_away(postgres: Postgres) -> None:
