@@ -54,10 +54,12 @@ every state is told under its own shard's block (hub.heads). Gateways read n fro
 compare it, at the start and every few seconds, and end where someone leads by another number.
 
 **On a Cluster** the keys of a shard have one hash tag, so a script is still one piece, and notifications are sharded:
-they go to the node with the slot, which is where a listener subscribes; when the slot leaves it subscribes anew. While
-keys move, a script looks first whether all that it needs is on its node, and else does nothing (scripts.py). A replica
-that takes over may lack the last steps. The engine finds that at its next beat, as its step is not there any more, and
-begins a new run; until then a gateway that has told those steps takes nothing older from the new master.
+they go to the node with the slot, which is where a listener subscribes; when the slot leaves it subscribes anew. Before
+that it asks the node itself, which has a second to answer; then it asks another one. The node that failed last is the
+last to be asked: whoever hangs is not waited for twice (redis_nodes.py). While keys move, a script looks first whether
+all that it needs is on its node, and else does nothing (scripts.py). A replica that takes over may lack the last steps.
+The engine finds that at its next beat, as its step is not there any more, and begins a new run; until then a gateway
+that has told those steps takes nothing older from the new master.
 
 **While Redis is away** gateways serve what they hold, and its age; joins of what is not open end in `load_timeout`. The
 engine follows the chain and queues its steps, up to a bound; then it forgets them, and begins a new run later.

@@ -121,6 +121,19 @@ class RedisNodes:
             except RedisError as error:
                 self._failed = getattr(error, "last_failed_node_name", self._failed)
                 raise
+            except RedisClusterException:
+                self._begin_again()
+                raise
+
+    def _begin_again(self) -> None:
+        """Ask those in the address as well from now on: nobody who was known since can say who has what.
+
+        A Cluster whose nodes were all replaced has the addresses of none of them, and the names of the first ones.
+        """
+        assert isinstance(self.client, RedisCluster)
+        known = self.client.nodes_manager.startup_nodes
+        for node in self.client.startup_nodes:
+            known.setdefault(node.name, node)
 
     async def listen(self, channel: str, silence_s: float = math.inf) -> AsyncIterator[bytes | None]:
         """Yield None once the subscription stands, then payloads; raises BrokerAway when it ends.

@@ -76,6 +76,21 @@ async def test_a_listener_does_not_wait_for_a_node_that_hangs(nodes: RedisNodes)
             assert await anext(heard) is None
 
 
+async def test_when_all_nodes_were_replaced_those_of_the_address_are_asked_again(nodes: RedisNodes) -> None:
+    assert isinstance(nodes.client, RedisCluster)
+    manager = nodes.client.nodes_manager
+    for known in (manager.startup_nodes, manager.nodes_cache):
+        for node in known.values():
+            await node.disconnect()
+        known.clear()
+    believe(nodes, "a", free_port())
+    # It is gone; nobody else is known; those of the address are.
+    for _ in range(2):
+        with pytest.raises(BrokerAway):
+            await nodes.exists("a")
+    assert not await nodes.exists("a")
+
+
 async def test_a_subscription_ends_when_nothing_was_said_for_too_long(nodes: RedisNodes) -> None:
     async def said() -> list[bytes | None]:
         return [payload async for payload in nodes.listen(f"t{secrets.token_hex(6)}", 0.05)]
