@@ -91,7 +91,7 @@ def _maker(
     def make(chosen: ChainSettings, chain_id: ChainId, sink: Sink, charge: Callable[[], str | None]) -> ChainParts:
         return ChainParts(
             chosen, chain_id, sink, metrics, settings.prices, store, settings.store.every_s, records, settings.history,
-            charge,
+            charge, settings.shards.label,
         )  # fmt: skip
 
     return make
@@ -252,11 +252,16 @@ async def _open_store(settings: Settings) -> "Store | None":
     from .store.opening import open_store
 
     url = settings.store.url
-    return await open_store(None if url is None else url.get_secret_value(), settings.store.path, os.environ)
+    plain = None if url is None else url.get_secret_value()
+    return await open_store(plain, settings.store.path, os.environ, settings.shards.label)
 
 
 def _open_history(settings: Settings, store: "Store | None") -> "HistoryStore | None":
     if store is None or not settings.history.enabled:
+        return None
+    if len(settings.shards.mine) > 1:
+        # Its positions are of shards that it leads and of others: those it may not write, and doesn't know apart.
+        log.info("an engine for any shard records no history", shard=settings.shard)
         return None
     from .store.history import HistoryStore
 

@@ -71,6 +71,10 @@ class Relays:
         asking = self.asking_by_chain.get(channel.chain_id)
         return None if asking is None else asking[shard_of(channel.name, len(asking))]
 
+    def asking_all(self, chain_id: ChainId) -> list[Asking]:
+        """Return who asks the engines of a chain, by shard; none while nobody follows it."""
+        return self.asking_by_chain.get(chain_id, [])
+
     def report(self, chain_id: ChainId) -> dict[str, Any]:
         """Return what the health report says of a chain: of each shard where there are several."""
         reports = [relay.report() for relay in self.by_chain[chain_id]]
@@ -169,7 +173,7 @@ def _past(database: "Database", relays: Relays, served: Mapping[int, ServedChain
         found = next(one for one in served[chain_id].protocols if one["kind"] == kind)
         return found["positionManager"].lower()
 
-    return PastApart(HistoryStore(database), relays.asking, identity)
+    return PastApart(HistoryStore(database), relays.asking_all, identity)
 
 
 async def _find_chains(

@@ -61,7 +61,7 @@ class Lead:
 
     @property
     def charge(self) -> str | None:
-        """Return what proves that this engine is in charge of all that it may be; None while it is not."""
+        """Return what proves that this engine is in charge; None while it is not, and of one for any shard."""
         tokens = [leader.token for leader in self._leaders.values()]
         return tokens[0] if len(tokens) == 1 else None
 

@@ -25,7 +25,7 @@ from .engine.memory import Memory
 from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
 from .history.build import Chain, Kept, build_history
-from .history.reading import ChainHistory
+from .history.reading import ChainHistory, identity_in
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
 from .protocols.base import Book
@@ -83,6 +83,7 @@ class ChainParts:
         records: "HistoryStore | None",
         history: HistorySettings,
         charge: Callable[[], str | None],
+        label: str,
     ) -> None:
         known = {kind: adapter.deployments.get(chain_id) for kind, adapter in adapters().items()}
         first = next((deployment for deployment in known.values() if deployment is not None), None)
@@ -206,7 +207,10 @@ class ChainParts:
             chain = Chain(
                 chain_id=chain_id,
                 name=self.name,
-                identities={protocol["kind"]: protocol["positionManager"].lower() for protocol in self.protocols},
+                identities={
+                    protocol["kind"]: identity_in(protocol["positionManager"].lower(), label)
+                    for protocol in self.protocols
+                },
                 books=self.books,
                 is_at_rest=lambda: self.runner.is_at_rest,
                 window=lambda: self.source.window,

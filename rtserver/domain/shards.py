@@ -20,6 +20,11 @@ class Shards:
     mine: tuple[int, ...]
     count: int
 
+    @property
+    def label(self) -> str:
+        """Return how what is kept of this part is named, as `label_of`; of whichever shards are free, `any/4`."""
+        return label_of(self.mine[0], self.count) if len(self.mine) == 1 else f"any/{self.count}"
+
 
 ONE: Final = Shards((0,), 1)
 

@@ -17,6 +17,13 @@ which is what readers are told. Gaps are gaps, nothing is guessed.
 written of them. After a crash in between, or a reorganisation deeper than anyone remembers, the newest record whose
 block is still on the chain is looked for, and all after it are deleted; until that is done nothing is read.
 
+**Several engines.** Of those on one database the one in charge writes: its lease's token, which begins with a
+generation, is what the chain is claimed by, and what is older is refused, whether it claims or writes. A standby takes
+records as if it wrote, and holds the newest ready. When it takes over it proves what is there, looks where each
+position ends, and writes what comes after that; a record that begins earlier is cut, so that seconds add up over both.
+Engines that share a chain by shards write as if the others were not: each has a claim, a branch and records of its
+own. A position may be with several, so whoever reads puts them together (`windows.merged`).
+
 **Growing old.** Minutes are merged into hours and hours into days once they are old enough, and never before they
 are final. A merged record holds the newest values and the sum of the seconds.
 """

@@ -2,8 +2,12 @@
 
 So it answers what the engine's own process would: records that still wait to be written, or that are in the database
 and left the chain, are the engine's to tell. Without its word nothing is read: it might be of another branch.
+
+Where engines share a chain any of them may have recorded a position, so all are asked, and what they tell is put
+together. What one of them does not tell now is left out, as a gap is; if that leaves nothing, nothing is answered.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -13,8 +17,8 @@ from ..broker.asks import ask_key
 from ..domain.diff import JsonObject
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId, TokenId
-from ..protocols.channels import PositionChannel
-from .reading import Reads, Shelf, Unwritten, unproved
+from ..domain.shards import label_of
+from .reading import Place, Reads, Shelf, Unwritten, identity_in, unproved
 
 __all__ = ["PastApart", "past_answer"]
 
@@ -50,14 +54,14 @@ class PastApart:
 
     Args:
         shelf: Where it writes.
-        asked: Returns who asks the engine of a channel; None where there is none.
+        asked: Returns who asks the engines of a chain, one for each shard; none while nobody follows it.
         identity: Returns what tells a chain's deployment of a protocol from others.
     """
 
     def __init__(
         self,
         shelf: Shelf,
-        asked: Callable[[PositionChannel], Asked | None],
+        asked: Callable[[ChainId], Sequence[Asked]],
         identity: Callable[[ChainId, str], str],
     ) -> None:
         self._reads = Reads(shelf)
@@ -71,20 +75,34 @@ class PastApart:
             ClientError: `history_unavailable` while the database can't be read or no engine answers; `not_found` where
                 the engine records none; `chain_unavailable` while it isn't known what of it is on the chain.
         """
-        asked = self._asked(PositionChannel(chain_id, protocol, token_id))
         key = ask_key("past", protocol, token_id)
-        answer = None if asked is None else (await asked.get([key])).get(key)
-        if answer is None:
+        asked = self._asked(chain_id)
+        answers = [answer.get(key) for answer in await asyncio.gather(*(one.get([key]) for one in asked))]
+        said = [None if answer is None else _said(answer) for answer in answers]
+        if all(one is None for one in said):
             raise ClientError("history_unavailable", "no engine answers now", retry_after_ms=_RETRY_MS)
-        try:
-            said = msgspec.convert(answer, _Said)
-        except msgspec.ValidationError as error:
-            raise ClientError(
-                "history_unavailable", "the engine is of another version", retry_after_ms=_RETRY_MS
-            ) from error
-        if not said.kept:
+        if not any(one is None or one.kept for one in said):
             raise ClientError("not_found", "no history is kept: the engine has no store, or history.enabled is false")
-        if said.unwritten is None:
+        identity = self._identity(chain_id, protocol)
+        told: list[tuple[Place, Unwritten]] = []
+        for shard, one in enumerate(said):
+            if one is not None and one.unwritten is not None:
+                place = chain_id, protocol, identity_in(identity, label_of(shard, len(said)))
+                told.append((place, one.unwritten))
+        if not told:
             raise unproved()
-        place = chain_id, protocol, self._identity(chain_id, protocol)
-        return await self._reads.read(place, token_id, said.unwritten, length_s, count)
+        found = await self._reads.read(told, token_id, length_s, count)
+        if not found["points"] and any(one is None or one.unwritten is None for one in said):
+            raise ClientError(
+                "history_unavailable", "not all engines of the chain answer now", retry_after_ms=_RETRY_MS
+            )
+        return found
+
+
+def _said(answer: Any) -> _Said:
+    try:
+        return msgspec.convert(answer, _Said)
+    except msgspec.ValidationError as error:
+        raise ClientError(
+            "history_unavailable", "the engine is of another version", retry_after_ms=_RETRY_MS
+        ) from error

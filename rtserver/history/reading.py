@@ -20,10 +20,21 @@ from ..store.records import Bucket
 from .backlog import Backlog
 from .recorder import Recorder
 from .seeding import Seeding
-from .windows import Recent, Window, bucket_of, points_of, recent_of, share_text
+from .windows import Recent, Window, bucket_of, merged, points_of, recent_of, share_text
 from .writer import Writer
 
-__all__ = ["ChainHistory", "Histories", "Past", "Place", "Reads", "Shelf", "Unwritten", "parts_until", "unproved"]
+__all__ = [
+    "ChainHistory",
+    "Histories",
+    "Past",
+    "Place",
+    "Reads",
+    "Shelf",
+    "Unwritten",
+    "identity_in",
+    "parts_until",
+    "unproved",
+]
 
 # A deployment: chain, protocol, and what tells it from others.
 Place: TypeAlias = tuple[ChainId, str, str]
@@ -97,19 +108,29 @@ class Reads:
         self._waiting = 0
 
     async def read(
-        self, place: Place, token_id: TokenId, unwritten: Unwritten, length_s: int, count: int
+        self, told: Sequence[tuple[Place, Unwritten]], token_id: TokenId, length_s: int, count: int
     ) -> JsonObject:
         """Return a window that ends with what was not written, with at most so many points.
+
+        Args:
+            told: What each that records the position has not written, and where it writes: one deployment's places.
+            token_id: The position.
+            length_s: The window's length in seconds.
+            count: How many points.
 
         Raises:
             ClientError: `history_unavailable` while the database can't be read.
         """
-        step = max(-(-length_s // count), unwritten.every_s)
-        window = Window(start=unwritten.end - length_s, end=unwritten.end, step=step)
-        buckets = await self._window(place, token_id, window, unwritten.below)
-        buckets += [bucket_of(recent, window) for recent in unwritten.recent if recent.timestamp > window.start]
-        points, active_s, covered_s = points_of(buckets, window)
-        chain_id, protocol, _ = place
+        step = max(-(-length_s // count), *(unwritten.every_s for _, unwritten in told))
+        end = max(unwritten.end for _, unwritten in told)
+        window = Window(start=end - length_s, end=end, step=step)
+        lists = []
+        for place, unwritten in told:
+            buckets = await self._window(place, token_id, window, unwritten.below)
+            buckets += [bucket_of(recent, window) for recent in unwritten.recent if recent.timestamp > window.start]
+            lists.append(buckets)
+        points, active_s, covered_s = points_of(merged(lists), window)
+        chain_id, protocol, _ = told[0][0]
         return {
             "tokenId": str(token_id),
             "chainId": chain_id,
@@ -189,7 +210,7 @@ class Histories:
         if unwritten is None:
             raise unproved()
         place = chain_id, protocol, self._chains[chain_id].identities[protocol]
-        return await self._reads.read(place, token_id, unwritten, length_s, count)
+        return await self._reads.read([(place, unwritten)], token_id, length_s, count)
 
 
 async def _until_proved(writer: Writer) -> None:
@@ -197,6 +218,15 @@ async def _until_proved(writer: Writer) -> None:
         async with asyncio.timeout(_PROVED_S):
             while not writer.is_proved:
                 await asyncio.sleep(_LOOK_S)
+
+
+def identity_in(identity: str, label: str) -> str:
+    """Return what tells a shard's records of a deployment from those of others; as they are where there are none.
+
+    Each shard's engine writes for itself, as each follows the chain for itself. A position may be in several: in one by
+    its own channel, in another by its owner's.
+    """
+    return f"{identity} {label}" if label else identity
 
 
 def unproved() -> ClientError:

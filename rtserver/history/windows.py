@@ -4,8 +4,9 @@ A position that did not change has no records: what is between two records that 
 filled with the earlier one. Over a gap nothing is filled.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from ..domain.diff import JsonObject
 from ..domain.text import cents_text, decimal_text
 from ..store.records import Bucket, Record, joined
 
-__all__ = ["Recent", "Window", "bucket_of", "points_of", "recent_of", "share_text"]
+__all__ = ["Recent", "Window", "bucket_of", "merged", "points_of", "recent_of", "share_text"]
 
 # Digits of a share that are shown: a hundredth of a per cent.
 _SHARE_DIGITS: Final = 4
@@ -91,6 +92,31 @@ def bucket_of(recent: Recent, window: Window) -> Bucket:
         active_s=active_s,
         covered_s=covered_s,
     )
+
+
+def merged(lists: Sequence[Sequence[Bucket]]) -> list[Bucket]:
+    """Return, oldest first, what several have recorded of one position, each oldest first and of the same chain.
+
+    No second counts twice: of what covers the same time the later one is cut, at its share in range. Of a bucket with
+    gaps in it, the seconds are taken for its last ones.
+    """
+    told = [buckets for buckets in lists if buckets]
+    if len(told) < 2:
+        return list(told[0]) if told else []
+    found: list[Bucket] = []
+    # What is covered so far, in parts that don't touch.
+    parts: list[tuple[int, int]] = []
+    for bucket in sorted(chain(*told), key=lambda bucket: (bucket.at, bucket.block)):
+        since, covered_s = bucket.at - bucket.covered_s, bucket.covered_s
+        while parts and parts[-1][1] >= since:
+            begins, ends = parts.pop()
+            covered_s -= ends - max(begins, since)
+            since = min(begins, since)
+        parts.append((since, bucket.at))
+        if covered_s < bucket.covered_s:
+            bucket = replace(bucket, covered_s=covered_s, active_s=bucket.active_s * covered_s // bucket.covered_s)
+        found.append(bucket)
+    return found
 
 
 def points_of(buckets: Iterable[Bucket], window: Window) -> tuple[list[JsonObject], int, int]:

@@ -28,13 +28,16 @@ def default_path(environment: Mapping[str, str]) -> Path | None:
     return folder / "rtserver" / "store.sqlite3"
 
 
-async def open_store(url: str | None, path: Path | None, environment: Mapping[str, str]) -> Store | None:
+async def open_store(
+    url: str | None, path: Path | None, environment: Mapping[str, str], label: str = ""
+) -> Store | None:
     """Return the store, or None where nothing will be kept; says why.
 
     Args:
         url: A database, as SQLAlchemy names it.
         path: An SQLite file, in place of a URL.
         environment: For the default.
+        label: Which part of each chain is kept, where engines share them.
 
     Raises:
         ConfigError: What was asked for by name can't be written. Whatever is wrong with what it holds is no reason
@@ -64,4 +67,4 @@ async def open_store(url: str | None, path: Path | None, environment: Mapping[st
     except StoreError as error:
         # Someone may hold it for a moment: checkpoints go on trying.
         log.warning("store can't be used yet", reason=str(error))
-    return Store(database)
+    return Store(database, label=label)

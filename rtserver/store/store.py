@@ -45,10 +45,14 @@ class Store:
     Args:
         database: Where they are.
         wall_ms: Milliseconds since the epoch.
+        label: Whose part of each chain it is, where engines share them; see domain.shards.
     """
 
-    def __init__(self, database: Database, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(
+        self, database: Database, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, label: str = ""
+    ) -> None:
         self._database = database
+        self._label = label
         self._wall_ms = wall_ms
         # Random, so that it is ours alone.
         self._writer = secrets.token_hex(8)
@@ -58,6 +62,9 @@ class Store:
     def database(self) -> Database:
         """Return where they are."""
         return self._database
+
+    def _key(self, chain_id: ChainId) -> str:
+        return f"{chain_id} {self._label}" if self._label else str(chain_id)
 
     async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
         """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
@@ -69,7 +76,7 @@ class Store:
         Raises:
             StoreError, Foreign: The database can't be read, or holds nonsense.
         """
-        key = str(chain_id)
+        key = self._key(chain_id)
         async with self._database.transaction() as connection:
             row = (await connection.execute(select(chains).where(chains.c.chain_id == key))).one_or_none()
             if row is None:
@@ -114,7 +121,7 @@ class Store:
             TakenOver: Another process writes this chain now.
             Foreign: The database must not be touched.
         """
-        key = str(chain_id)
+        key = self._key(chain_id)
         row = {
             "identity": identity,
             "format": FORMAT,

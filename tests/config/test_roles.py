@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from rtserver.app import _open_history
 from rtserver.config import Settings, load_settings, plain
 from rtserver.domain.errors import ConfigError
+from rtserver.store.opening import open_store
 
 REDIS = {"url": "redis://127.0.0.1:6379/0"}
 
@@ -58,3 +60,15 @@ def test_what_a_child_is_given_is_what_was_set() -> None:
     }
     settings = load_settings(None, given, ["https://node.example/KEY", "wss://node.example/KEY"])
     assert Settings(**json.loads(json.dumps(plain(settings)))) == settings
+
+
+async def test_which_part_of_a_chain_is_kept() -> None:
+    """Each shard's by itself; of an engine for any shard checkpoints, and no history: it doesn't know them apart."""
+    store = await open_store("sqlite+aiosqlite://", None, {})
+    kept = {}
+    for shard in ("0/1", "1/4", "any/4", "any/1"):
+        settings = load_settings(None, {"role": "engine", "redis": REDIS, "shard": shard}, ["http://127.0.0.1:1"])
+        kept[shard] = settings.shards.label, _open_history(settings, store) is not None
+    assert kept == {"0/1": ("", True), "1/4": ("1/4", True), "any/4": ("any/4", False), "any/1": ("", True)}
+    assert store is not None
+    await store.close()

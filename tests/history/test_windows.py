@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 from store.records import record
 
-from rtserver.history.windows import Window, bucket_of, points_of, recent_of
+from rtserver.history.windows import Window, bucket_of, merged, points_of, recent_of
 from rtserver.store.records import Bucket
 
 WINDOW = Window(start=1000, end=1600, step=60)
@@ -58,3 +61,27 @@ def test_a_point() -> None:
         "timestamp": 1010, "block": 1, "valueUSD": "0.01", "fees0": "1", "fees1": None, "feesUSD": None,
         "amount0": str(2**127), "amount1": "5", "price": "1.5", "inRangeShare": None,
     }  # fmt: skip
+
+
+def test_what_one_alone_recorded_stays_as_it_is() -> None:
+    found = buckets((1010, 0, 0), (1190, 90, 180), (1400, 0, 100))
+    assert merged([[], found, []]) == found
+    assert merged([]) == merged([[]]) == []
+
+
+def test_no_second_of_several_records_counts_twice() -> None:
+    """Each has recorded a part of the time without a gap; together they cover what any of them does."""
+    for seed in range(200):
+        randomly = random.Random(seed)
+        lists, seconds = [], set()
+        for _ in range(randomly.randrange(1, 4)):
+            times = sorted(randomly.sample(range(1001, 1601), randomly.randrange(1, 12)))
+            seconds |= set(range(times[0], times[-1]))
+            lists.append(
+                buckets((times[0], 0, 0), *((one, one - last, one - last) for last, one in itertools.pairwise(times)))
+            )
+        found = merged(lists)
+        assert [one.at for one in found] == sorted(one.at for one in found)
+        points, active_s, covered_s = points_of(found, WINDOW)
+        assert active_s == covered_s == len(seconds), seed
+        assert points[-1]["timestamp"] == max(one.at for one in found)

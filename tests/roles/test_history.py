@@ -17,6 +17,7 @@ from rtserver.client import RtClient
 from rtserver.demo.lab import Lab
 from rtserver.demo.market import Market, MarketConfig
 from rtserver.demo.showcase import mint_exhibits
+from rtserver.domain.shards import shard_of
 from rtserver.store.database import Database
 from rtserver.store.tables import minute_records
 
@@ -47,13 +48,18 @@ async def past_of(gateway: Process, token_id: str) -> tuple[int, dict[str, Any]]
 
 
 async def told_until_head(world: Deployed, gateway: Process, token_id: str) -> dict[str, Any]:
-    """Return what a gateway tells of a position's past, once it ends with the chain's head."""
+    """Return what a gateway tells of a position's past, once it ends with the chain's head.
+
+    An answer that an engine gave while it was busy is its block's, for half a minute: then the next block is asked for.
+    """
     async with asyncio.timeout(60):
         while True:
-            status, body = await past_of(gateway, token_id)
-            if status == 200 and body["points"] and body["points"][-1]["block"] == world.lab.head.number:
-                return body
-            await asyncio.sleep(0.05)
+            for _ in range(20):
+                status, body = await past_of(gateway, token_id)
+                if status == 200 and body["points"] and body["points"][-1]["block"] == world.lab.head.number:
+                    return body
+                await asyncio.sleep(0.05)
+            await world.lab.mine()
 
 
 async def until_state(engine: Process, state: str) -> None:
@@ -113,3 +119,43 @@ async def test_the_engine_in_charge_writes_and_the_next_one_goes_on(lab: Lab, tm
         for before, after in itertools.pairwise(found):
             assert after.at - after.covered_s == before.at
         assert later["coveredSeconds"] == later["points"][-1]["timestamp"] - found[0].at
+
+
+async def test_engines_that_share_a_chain_write_a_history_each(lab: Lab, tmp_path: Path) -> None:
+    """And a gateway tells of each position what any of them has, also of one that two of them follow."""
+    async with sharing(lab, tmp_path) as (world, url):
+        engines = world.start("engine", "--shard", "0/2"), world.start("engine", "--shard", "1/2")
+        gateway = world.start("gateway")
+        await asyncio.gather(*(process.ready() for process in (*engines, gateway)))
+        chain_id = lab.deployment.chain_id
+        owners = {shard_of(f"owner:{chain_id}:{one}", 2): one for one in lab.owners if lab.book.owned_by(one)}
+        assert owners.keys() == {0, 1}
+        by_shard = {shard: lab.book.owned_by(owner)[0] for shard, owner in owners.items()}
+        channels = [f"owner:{chain_id}:{owner}" for owner in owners.values()]
+        # With the engine of its own name, and with that of its owner's.
+        twice = next(
+            (shard, token_id)
+            for shard, owner in owners.items()
+            for token_id in lab.book.owned_by(owner)
+            if shard_of(f"position:{chain_id}:uniswap-v3:{token_id}", 2) != shard
+        )
+        channels.append(f"position:{chain_id}:uniswap-v3:{twice[1]}")
+        market = Market(lab, seed=2, config=MarketConfig(seconds_per_block=BLOCK_S))
+        async with RtClient(gateway.ws_url) as client:
+            for channel in channels:
+                await (await client.subscribe(channel)).opened()
+            for _ in range(4):
+                await market.step()
+                await at_head(world, *engines)
+            for engine in engines:
+                await until_state(engine, "writing")
+            for token_id in {*by_shard.values(), twice[1]}:
+                told = await told_until_head(world, gateway, str(token_id))
+                assert len(told["points"]) > 1
+                assert told["coveredSeconds"] == told["points"][-1]["timestamp"] - told["points"][0]["timestamp"]
+        await asyncio.gather(*(engine.child.end(timeout_s=10.0) for engine in engines))
+        sources: dict[str, set[int]] = {}
+        for row in await rows(url):
+            sources.setdefault(row.token_id, set()).add(row.source)
+        assert len(sources[str(twice[1])]) == 2
+        assert sources[str(by_shard[0])] | sources[str(by_shard[1])] == sources[str(twice[1])]

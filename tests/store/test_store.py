@@ -152,6 +152,17 @@ async def test_one_process_writes_a_chain(make: Callable[..., Store]) -> None:
     assert found is not None and found.facts["book"] == {"a": 1, "b": 3}
 
 
+async def test_each_part_of_a_chain_has_checkpoints_of_its_own(make: Callable[..., Store]) -> None:
+    labels = ("", "0/2", "1/2", "any/2")
+    stores = [make(label=label) for label in labels]
+    for round_ in range(2):
+        for index, store in enumerate(stores):
+            await store.save(CHAIN, "here", changes({"a": index + round_}, whole=not round_))
+    for index, label in enumerate(labels):
+        found = await make(label=label).load(CHAIN, "here")
+        assert found is not None and found.facts["book"] == {"a": index + 1}
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "header", "middle"])
 async def test_a_broken_file_is_moved_aside(make_file: Callable[..., Store], path: Path, damage: str) -> None:
     store = make_file()
