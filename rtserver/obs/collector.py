@@ -4,9 +4,14 @@ Almost everything here dies with its last reference. What is left for the collec
 caught with the frames it came through, a connection and its tasks, a statement of the database. By Python's own rule it
 looks for them after so many new objects, in the midst of a block that makes tens of thousands; and what was still in
 use when it looked first is looked at again 20 times later, after hours of a quiet chain. So it is done by the clock.
+
+What was freed goes back to the kernel then, too: the allocator of C keeps what lies between two pieces that are in use,
+and so each peak (a second in which all endpoints refused, a store that was locked) would be what the process holds from
+then on.
 """
 
 import asyncio
+import ctypes
 import gc
 import sys
 from types import TracebackType
@@ -30,6 +35,8 @@ _FEW: Final = 20_000
 # And every so many rounds where that is soon done: 40 ms for so many blocks. What is held meanwhile is no growth then.
 _ALL_EVERY: Final = 300
 _SOON_DONE: Final = 500_000
+# Of glibc alone; elsewhere there is nothing to do.
+_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Collector:
@@ -80,9 +87,12 @@ class Collector:
             return
         gc.collect(1)
         used = self._count()
-        if used > _GROWTH * self._used + _FEW or (self._rounds % _ALL_EVERY == 0 and used < _SOON_DONE):
+        is_time = self._rounds % _ALL_EVERY == 0 and used < _SOON_DONE
+        if is_time or used > _GROWTH * self._used + _FEW:
             gc.collect()
             self._used = self._count()
+        if is_time and _TRIM is not None:
+            _TRIM(0)
         # What was given up since need not be had again before all is walked.
         self._used = min(self._used, self._count())
 

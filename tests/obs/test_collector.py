@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import resource
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +77,27 @@ async def test_a_small_process_is_walked_whole_now_and_then() -> None:
         for _ in range(50):
             collector.round()
         assert ref() is None
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone gives back what lies between")
+async def test_what_a_peak_left_between_pieces_in_use_goes_back_to_the_kernel() -> None:
+    with by_hand() as collector:
+        # Too large for Python's own allocator, too small to be mapped: C's.
+        pieces = [bytes(2_000) for _ in range(40_000)]
+        del pieces[::2]
+        peak = resident()
+        # One in eight pages keeps a piece, so that no free end is given back by itself.
+        del pieces[::2]
+        pieces = pieces[::4]
+        assert resident() > peak - 8_000_000
+        for _ in range(300):
+            collector.round()
+        assert resident() < peak - 20_000_000
+        assert len(pieces) == 2_500
 
 
 async def test_it_runs_by_the_clock_and_leaves_the_process_as_it_was() -> None:
