@@ -272,6 +272,11 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
         _end_if_cancelled()
+    except asyncio.CancelledError as error:
+        _end_if_cancelled()
+        # Nobody told this task to end. Who is cancelled while it waits for a connection to close cancels that for all
+        # who wait for the same one; a listener that took it for its own end would be gone without a word.
+        raise BrokerAway("redis: a connection was closed") from error
     except _AWAY as error:
         _end_if_cancelled()
         raise BrokerAway(f"redis: {_reason(error)}") from error

@@ -12,7 +12,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 
 from rtserver.broker.ports import BrokerAway
-from rtserver.broker.redis_nodes import RedisNodes
+from rtserver.broker.redis_nodes import RedisNodes, translated
 from rtserver.demo.ports import free_port
 
 from .redis_cluster import RedisNodesServer
@@ -98,3 +98,19 @@ async def test_a_subscription_ends_when_nothing_was_said_for_too_long(nodes: Red
     async with asyncio.timeout(LONG_S / 2):
         with pytest.raises(BrokerAway, match="nothing heard for"):
             await said()
+
+
+async def test_who_was_not_told_to_end_does_not_end_with_another() -> None:
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
+        async with translated():
+            await shared
+
+    first, second = asyncio.create_task(wait()), asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(BrokerAway):
+        await second
