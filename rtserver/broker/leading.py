@@ -198,7 +198,8 @@ class Leader:
                 group.create_task(self._hear_wishes())
                 group.create_task(self._look())
         finally:
-            await self._give_back()
+            # In a task of its own, as a gateway's: see Follower.run.
+            await asyncio.create_task(self._give_back())
 
     async def _give_back(self) -> None:
         token, self._token = self._token, None

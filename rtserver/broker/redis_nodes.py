@@ -248,11 +248,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_the_librarys(error: BaseException) -> bool:
-    """Return whether an error was raised in the library's own code."""
+    """Return whether an error was raised in the library's own code, or in that of the sockets below it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("redis.")
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(("redis.", "uvloop."))
 
 
 def _end_if_cancelled() -> None:
@@ -280,10 +280,14 @@ async def translated() -> AsyncIterator[None]:
     except _AWAY as error:
         _end_if_cancelled()
         raise BrokerAway(f"redis: {_reason(error)}") from error
-    except AttributeError as error:
+    except (AttributeError, RuntimeError) as error:
         if not _is_the_librarys(error):
             raise
-        # It has no client yet for a node without slots, though one is on its way there, and asks None instead.
-        raise BrokerAway("redis: a slot is moving to a new node") from error
+        _end_if_cancelled()
+        if isinstance(error, AttributeError):
+            # It has no client yet for a node without slots, though one is on its way there, and asks None instead.
+            raise BrokerAway("redis: a slot is moving to a new node") from error
+        # What uvloop says to whoever writes to a connection that has just broken.
+        raise BrokerAway("redis: the connection was closed") from error
     except (UnicodeDecodeError, msgspec.DecodeError, orjson.JSONDecodeError) as error:
         raise PermanentError(f"redis holds what is not rtserver's: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -114,3 +115,22 @@ async def test_who_was_not_told_to_end_does_not_end_with_another() -> None:
         await first
     with pytest.raises(BrokerAway):
         await second
+
+
+async def test_a_connection_that_broke_under_a_command_is_away() -> None:
+    """uvloop says so by an error of its own, and the library hands it on."""
+    near, far = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+    far.close()
+    transport.abort()
+    while near.fileno() != -1:
+        await asyncio.sleep(0)
+    with pytest.raises(BrokerAway):
+        async with translated():
+            transport.writelines([b"EXISTS x"])
+
+
+async def test_an_error_of_our_own_is_no_outage() -> None:
+    with pytest.raises(RuntimeError, match="ours"):
+        async with translated():
+            raise RuntimeError("ours")
