@@ -116,8 +116,8 @@ class Follower:
                 group.create_task(self._ask())
                 group.create_task(self._tend())
         finally:
-            # In a task of its own: a group of Python 3.11 whose child failed leaves this one counted as cancelled. Taken
-            # for an order to end, that would replace the error, and this would be over without a word.
+            # In a task of its own: a group of Python 3.11 whose child failed leaves this one counted as cancelled.
+            # Taken for an order to end, that would replace the error, and this would be over without a word.
             await asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:
