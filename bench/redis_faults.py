@@ -2,8 +2,8 @@
 
 The rows are those that `tests/redis_faults` proves, on two stages: a real node with the real contracts, a real Redis
 behind a TCP line that leads to whoever is master, an engine and its standby, two gateways, a client with eight channels
-at each; and the same on a real Cluster of three masters and a replica.
-Blocks are mined when a row says so. "Right" is when both clients had the state that the chain itself answers,
+at each; and the same on a real Cluster of three masters and a replica, in its last row with engines that share the
+chain. Blocks are mined when a row says so. "Right" is when both clients had the state that the chain itself answers,
 by what `rtserver verify` compares; the time counts from the end of the fault, and from its beginning where it stays.
 
     python -m bench.redis_faults [--turns 3] [--rows redis_full,two_leaders] [--json] [--outage-s 10] [--clients 2000]
