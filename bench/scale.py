@@ -111,12 +111,18 @@ async def _pair(options: argparse.Namespace, loader: Loader, folder: Path, clien
     return pair
 
 
-def _costs(cells: Sequence[Cell], owner: OwnerCosts) -> Costs:
-    """Return the slopes and intercepts of what was measured; each line through its first and its last point."""
+def _costs(cells: Sequence[Cell], pairs: Sequence[Pair], owner: OwnerCosts) -> Costs:
+    """Return the slopes and intercepts of what was measured; each line through its first and its last point.
+
+    What a gateway spends is of the pairs, which are measured in several turns: of the first blocks after thousands have
+    joined, as those of a cell are, some are slow.
+    """
     one = [cell for cell in cells if cell.gateways == cells[0].gateways]
     few, many = one[0], one[-1]
-    frame_us = (many.gateways_us - few.gateways_us) / (many.frames / many.blocks - few.frames / few.blocks)
-    heard_us = (few.gateways_us - frame_us * few.frames / few.blocks) / few.channels / few.gateways
+    # Every client gets a frame of every block.
+    few_us, many_us = (pair.clients * statistics.median(pair.gateway_us) for pair in (pairs[0], pairs[-1]))
+    frame_us = (many_us - few_us) / (pairs[-1].clients - pairs[0].clients)
+    heard_us = (few_us - frame_us * pairs[0].clients) / few.channels
     most = [cell for cell in cells if cell.clients == few.clients][-1]
     more = (most.gateways - few.gateways) * few.channels
     redis_gateway_us = (most.redis_us - few.redis_us) / more if more else 0.0
@@ -179,7 +185,7 @@ async def _run(options: argparse.Namespace) -> int:
         cells = await _grow(options, loader, folder)
         pairs = [await _pair(options, loader, folder, clients) for clients in options.clients]
     demand = Demand(positions=POSITIONS, moved=options.moved, block_s=options.block_s)
-    costs = _costs(cells, await asyncio.to_thread(owner_costs))
+    costs = _costs(cells, pairs, await asyncio.to_thread(owner_costs))
     result, lines = plan(costs, demand)
     if options.json:
         report: dict[str, Any] = {
