@@ -21,7 +21,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from bench.common import machine_line
 from bench.common_redis import own_redis
@@ -206,12 +205,6 @@ class _Later:
 
 
 async def _main(url: str, args: argparse.Namespace) -> None:
-    async with Redis.from_url(url) as redis, asyncio.timeout(10):
-        while True:
-            with suppress(RedisError, OSError):
-                await redis.ping()
-                break
-            await asyncio.sleep(0.02)
     found = await measure(url, channels=args.channels, clients=args.clients, steps=args.steps, turns=args.turns)
     print(machine_line())
     print(f"{args.channels} channels, {args.clients} clients each, {args.steps} steps, median of {args.turns} turns")

@@ -15,10 +15,9 @@ import json
 import random
 import secrets
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from bench.common import machine_line
 from bench.common_redis import own_redis
@@ -107,12 +106,6 @@ async def measure(url: str, *, gateways: int, channels: int, changes: int, round
 
 
 async def _main(url: str, args: argparse.Namespace) -> None:
-    async with Redis.from_url(url) as redis, asyncio.timeout(10):
-        while True:
-            with suppress(RedisError, OSError):
-                await redis.ping()
-                break
-            await asyncio.sleep(0.02)
     results = {}
     for count in args.gateways:
         results[count] = await measure(

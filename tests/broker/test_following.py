@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -50,16 +49,6 @@ class OneWish:
 
     def tend(self) -> None:
         self.wake()
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.end()
 
 
 async def test_an_error_is_not_taken_for_an_order_to_end_while_redis_is_away(redis: RedisServer) -> None:

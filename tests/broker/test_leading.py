@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from contracts.joined import Joined, joined, until
@@ -23,16 +22,6 @@ async def ways() -> AsyncIterator[Joined]:
     async with joined("memory", lambda: pytest.fail("no Redis here")) as one:
         await one.begin(1)
         yield one
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.end()
 
 
 async def test_steps_wait_while_the_broker_is_away(ways: Joined) -> None:
