@@ -21,7 +21,7 @@ from .broker.redis_link import RedisBroker
 from .config import Settings
 from .domain.errors import ConfigError
 from .domain.ids import ChainId
-from .domain.shards import label_of, shard_of
+from .domain.shards import label_of, named, shard_of
 from .edge.application import build_application
 from .edge.budgets import shared_budgets
 from .edge.earnings import EngineEarnings
@@ -246,7 +246,7 @@ class _Chain:
         asking = []
         for shard, relay in enumerate(fresh):
             link = self._broker.chain(self.chain_id, shard, shards)
-            name = self._name if shards == 1 else f"{self._name} {shard}/{shards}"
+            name = named(self._name, label_of(shard, shards))
             follower = Follower(name=name, link=link, relay=relay, gateway=gateway)
             head = partial(self._hub.shard_head, self.chain_id, label_of(shard, shards))
             asking.append(Asking(name=name, link=RedisAsks(link), head=head, metrics=self._metrics))

@@ -17,7 +17,7 @@ from .broker.redis_link import RedisBroker
 from .domain.chain import Header
 from .domain.errors import ConfigError
 from .domain.ids import ChainId
-from .domain.shards import ONE, Shards, shard_of
+from .domain.shards import ONE, Shards, label_of, named, shard_of
 from .domain.update import BlockUpdate
 from .edge.earnings import BookEarnings
 from .edge.rest import ServedChain
@@ -80,7 +80,7 @@ class Lead:
         self._leaders = {
             shard: Leader(
                 chain_id=self.chain_id,
-                name=name if count == 1 else f"{name} {shard}/{count}",
+                name=named(name, label_of(shard, count)),
                 kinds=kinds,
                 link=self._links[shard],
                 ledger=ledger,

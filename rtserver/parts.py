@@ -18,6 +18,7 @@ from .chain.source import ChainSource
 from .config import ChainSettings, HistorySettings, PriceSettings, ProtocolSettings
 from .domain.errors import ConfigError
 from .domain.ids import Address, ChainId
+from .domain.shards import named
 from .domain.update import BlockUpdate
 from .engine.core import EngineCore
 from .engine.keeping import Keeper
@@ -25,7 +26,7 @@ from .engine.memory import Memory
 from .engine.resuming import Resuming
 from .engine.runner import ChainRunner
 from .history.build import Chain, Kept, build_history
-from .history.reading import ChainHistory, identity_in
+from .history.reading import ChainHistory
 from .obs.metrics import Metrics
 from .protocols.addresses import checksum, parse_address
 from .protocols.base import Book
@@ -208,8 +209,7 @@ class ChainParts:
                 chain_id=chain_id,
                 name=self.name,
                 identities={
-                    protocol["kind"]: identity_in(protocol["positionManager"].lower(), label)
-                    for protocol in self.protocols
+                    protocol["kind"]: named(protocol["positionManager"].lower(), label) for protocol in self.protocols
                 },
                 books=self.books,
                 is_at_rest=lambda: self.runner.is_at_rest,

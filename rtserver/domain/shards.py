@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-__all__ = ["ONE", "Shards", "is_in", "label_of", "parse_shards", "shard_of"]
+__all__ = ["ONE", "Shards", "is_in", "label_of", "named", "parse_shards", "shard_of"]
 
 # Each costs every gateway a subscription, and every block a frame; more than this is a typing error.
 _MAX_SHARDS: Final = 64
@@ -58,6 +58,15 @@ def shard_of(channel: str, count: int) -> int:
 def label_of(shard: int, count: int) -> str:
     """Return how frames name a shard; empty where there is but one."""
     return f"{shard}/{count}" if count > 1 else ""
+
+
+def named(whole: str, label: str) -> str:
+    """Return what a shard's part of something is called; as the whole where there are no shards.
+
+    So names are told apart of what each shard's engine keeps, writes and logs for itself, as each follows the chain for
+    itself. A position may be in several: in one by its own channel, in another by its owner's.
+    """
+    return f"{whole} {label}" if label else whole
 
 
 def is_in(channel: str, label: str) -> bool:

@@ -17,8 +17,8 @@ from ..broker.asks import ask_key
 from ..domain.diff import JsonObject
 from ..domain.errors import ClientError
 from ..domain.ids import ChainId, TokenId
-from ..domain.shards import label_of
-from .reading import Place, Reads, Shelf, Unwritten, identity_in, unproved
+from ..domain.shards import label_of, named
+from .reading import Place, Reads, Shelf, Unwritten, unproved
 
 __all__ = ["PastApart", "past_answer"]
 
@@ -87,7 +87,7 @@ class PastApart:
         told: list[tuple[Place, Unwritten]] = []
         for shard, one in enumerate(said):
             if one is not None and one.unwritten is not None:
-                place = chain_id, protocol, identity_in(identity, label_of(shard, len(said)))
+                place = chain_id, protocol, named(identity, label_of(shard, len(said)))
                 told.append((place, one.unwritten))
         if not told:
             raise unproved()

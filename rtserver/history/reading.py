@@ -31,7 +31,6 @@ __all__ = [
     "Reads",
     "Shelf",
     "Unwritten",
-    "identity_in",
     "parts_until",
     "unproved",
 ]
@@ -218,15 +217,6 @@ async def _until_proved(writer: Writer) -> None:
         async with asyncio.timeout(_PROVED_S):
             while not writer.is_proved:
                 await asyncio.sleep(_LOOK_S)
-
-
-def identity_in(identity: str, label: str) -> str:
-    """Return what tells a shard's records of a deployment from those of others; as they are where there are none.
-
-    Each shard's engine writes for itself, as each follows the chain for itself. A position may be in several: in one by
-    its own channel, in another by its owner's.
-    """
-    return f"{identity} {label}" if label else identity
 
 
 def unproved() -> ClientError:

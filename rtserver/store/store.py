@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..domain.chain import BlockRef
 from ..domain.errors import PermanentError
 from ..domain.ids import BlockHash, ChainId
+from ..domain.shards import named
 from .database import Database, StoreError
 from .tables import chains, facts, streams
 from .values import Changes, Checkpoint, KeptStream
@@ -64,7 +65,7 @@ class Store:
         return self._database
 
     def _key(self, chain_id: ChainId) -> str:
-        return f"{chain_id} {self._label}" if self._label else str(chain_id)
+        return named(str(chain_id), self._label)
 
     async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
         """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
