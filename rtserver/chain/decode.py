@@ -1,7 +1,7 @@
 """The decode boundary: JSON of a node into domain values. What passes here is trusted afterwards."""
 
-import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from ..domain.chain import Header, Log
@@ -42,9 +42,15 @@ def _hash(value: Any) -> BlockHash:
     return BlockHash(text)
 
 
+@lru_cache(maxsize=1024)
+def _one(text: BlockHash) -> BlockHash:
+    # Not `sys.intern`: Python's table of names doubles after some ten thousand new ones, also if all old ones are gone.
+    return text
+
+
 def _block_hash(value: Any) -> BlockHash:
     # One text for all who keep it: the header, its child, what several nodes say, every event that is remembered.
-    return BlockHash(sys.intern(_hash(value)))
+    return _one(_hash(value))
 
 
 def header_of(answer: Mapping[str, Any]) -> Header:

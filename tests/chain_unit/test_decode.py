@@ -1,5 +1,7 @@
 """The decode boundary: JSON in, values or a typed error out."""
 
+import secrets
+import sys
 from typing import Any
 
 import pytest
@@ -41,6 +43,14 @@ def test_a_blocks_hash_is_one_text_however_often_it_is_told() -> None:
     assert header.hash is header_of(dict(HEADER)).hash
     assert child.parent_hash is header.hash
     assert log_of(LOG).block_hash is header.hash
+
+
+def test_a_blocks_hash_is_none_of_pythons_names() -> None:
+    """Their table doubles by megabytes after some ten thousand blocks and never shrinks."""
+    name = "0x" + secrets.token_hex(32)
+    header = header_of({**HEADER, "hash": name})
+    again = "".join(header.hash)
+    assert sys.intern(again) is not header.hash
 
 
 def test_without_a_bloom_nothing_is_excluded() -> None:
