@@ -25,7 +25,6 @@ from .engine.runner import ChainRunner
 from .gateway import open_broker, run_gateway
 from .history.reading import ChainHistory, Histories
 from .history.then import HistoryThen
-from .history.writer import ALONE
 from .hub.hub import Hub
 from .hub.limits import Limits
 from .leads import Lead, Leads, claim_shards, first_of, lead_all, reckoner
@@ -35,6 +34,7 @@ from .obs.metrics import Metrics
 from .parts import ChainParts, Sink, close, finish, follow
 from .protocols.channels import Channel
 from .serving import OnReady, drain, listening
+from .store.values import ALONE
 from .worth.build import build_sources
 from .worth.http_prices import PriceFetcher
 from .worth.then import PricesThen
@@ -191,7 +191,9 @@ async def _run_engine(settings: Settings, stop: asyncio.Event, on_ready: OnReady
         served: dict[int, ServedChain] = {}
         for chosen, lead in zip(settings.chains, leads, strict=True):
             # Of those who share a database whoever leads writes; a file is nobody else's, and is written at all times.
-            charge = partial(_charge, lead) if records is not None and records.is_shared else _alone
+            # So is what one for any shard keeps.
+            takes_turns = store is not None and store.database.is_shared and len(settings.shards.mine) == 1
+            charge = partial(_charge, lead) if takes_turns else _alone
             chain = make(chosen, lead.chain_id, lead, charge)
             report = partial(_both, chain, lead)
             about = ServedChain(chain.chain_id, chain.name, chain.protocols, chain.head_limit_s, report)

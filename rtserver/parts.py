@@ -184,6 +184,7 @@ class ChainParts:
                 saver=store,
                 every_s=keep_every_s,
                 metrics=metrics,
+                charge=charge,
             )
             resuming = Resuming(
                 chain_id=chain_id,
@@ -202,6 +203,7 @@ class ChainParts:
                 loader=store,
                 resuming=resuming,
                 keeper=self.keeper,
+                charge=charge,
             )
         self.history: ChainHistory | None = None
         if records is not None:

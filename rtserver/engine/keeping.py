@@ -4,6 +4,8 @@
 collected there and then, in one event-loop step, so it is of one block. `run` writes it. There is one slot:
 while a checkpoint is being written, or has to wait, no other is taken, and what changes meanwhile is in the next
 one. So a slow, full or dead disk costs the follower nothing, and a bounded amount of memory.
+
+Of several engines on one database the one in charge keeps the chain. Its first checkpoint in a turn is whole.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import ChainId
 from ..obs.metrics import Metrics
 from ..protocols.base import Book
-from ..store.values import CHANNELS, Changes, Fact, KeptStream
+from ..store.values import ALONE, CHANNELS, Changes, Fact, KeptStream
 from .core import EngineCore
 
 __all__ = ["Keeper", "Saver"]
@@ -50,6 +52,8 @@ class Keeper:
         saver: Takes the checkpoints.
         every_s: The pace.
         metrics: Where checkpoints are counted.
+        charge: Returns what proves that this process is in charge, None while it is not: then nothing is kept. One that
+            shares its database with no other is always in charge.
         clock: Monotonic seconds.
     """
 
@@ -66,6 +70,7 @@ class Keeper:
         saver: Saver,
         every_s: float,
         metrics: Metrics,
+        charge: Callable[[], str | None] = lambda: ALONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain_id = chain_id
@@ -78,10 +83,14 @@ class Keeper:
         self._saver = saver
         self._every_s = every_s
         self._metrics = metrics
+        self._charge = charge
         self._clock = clock
         self._channels: set[str] = set()
-        # The first write replaces whatever is there; so does the first one after a failure.
+        # The first write replaces whatever is there; so does the first one in a turn, and after a failure.
         self._is_whole = True
+        # The turn in which was taken last, and the one that was found to be over.
+        self._turn: str | None = None
+        self._lost: str | None = None
         self._slot: Changes | None = None
         self._news = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -112,6 +121,9 @@ class Keeper:
             self._news.set()
 
     def _take(self, head: Header, streams: Mapping[str, KeptStream]) -> Changes | None:
+        charge = self._charge()
+        if charge is None or charge == self._lost:
+            return None
         window: list[BlockRef] = []
         for block in self._window():
             window.append(block.ref)
@@ -121,9 +133,12 @@ class Keeper:
             # The follower is on another branch already; the engine hears of it next.
             return None
         started = time.perf_counter()
+        if charge != self._turn:
+            # Others have written since.
+            self._is_whole, self._turn = True, charge
         facts: list[tuple[str, Mapping[str, Fact | None]]] = [(CHANNELS, self._changed_channels())]
         facts += [(kind, book.keep(whole=self._is_whole)) for kind, book in self._books.items()]
-        changes = Changes(is_whole=self._is_whole, window=tuple(window), facts=facts, streams=streams)
+        changes = Changes(is_whole=self._is_whole, window=tuple(window), facts=facts, streams=streams, charge=charge)
         self._is_whole = False
         self._metrics.store_take.labels(self._name).observe(time.perf_counter() - started)
         return changes
@@ -167,7 +182,11 @@ class Keeper:
             if self._failures & (self._failures - 1) == 0:
                 log.warning("checkpoint not written", chain=self._name, error=str(error), failures=self._failures)
         except PermanentError as error:
-            self.stop(str(error))
+            if changes.charge == ALONE:
+                self.stop(str(error))
+            else:
+                self._lost = changes.charge
+                log.info("this chain is not kept in this turn any more", chain=self._name, reason=str(error))
         else:
             self._failures = 0
             self._next_at = self._clock() + self._every_s

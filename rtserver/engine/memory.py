@@ -1,11 +1,13 @@
 """What one chain's engine remembers over a restart: resuming at the start, keeping from then on."""
 
+from collections.abc import Callable
+
 import structlog
 
 from ..domain.chain import Header
 from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import ChainId
-from ..store.values import Checkpoint
+from ..store.values import ALONE, Checkpoint
 from .keeping import Keeper
 from .resuming import Loader, Resuming
 
@@ -24,10 +26,19 @@ class Memory:
         loader: Where the last checkpoint is.
         resuming: How to go on from it.
         keeper: Who keeps the next ones.
+        charge: As the keeper's.
     """
 
     def __init__(
-        self, *, chain_id: ChainId, name: str, identity: str, loader: Loader, resuming: Resuming, keeper: Keeper
+        self,
+        *,
+        chain_id: ChainId,
+        name: str,
+        identity: str,
+        loader: Loader,
+        resuming: Resuming,
+        keeper: Keeper,
+        charge: Callable[[], str | None] = lambda: ALONE,
     ) -> None:
         self._chain_id = chain_id
         self._name = name
@@ -35,6 +46,7 @@ class Memory:
         self._loader = loader
         self._resuming = resuming
         self._keeper = keeper
+        self._charge = charge
         self._is_loaded = False
         self._checkpoint: Checkpoint | None = None
 
@@ -56,7 +68,8 @@ class Memory:
 
     async def _load(self) -> Checkpoint | None:
         try:
-            return await self._loader.load(self._chain_id, self._identity)
+            takes_over = self._charge() == ALONE
+            return await self._loader.load(self._chain_id, self._identity, takes_over=takes_over)
         except RetryableError as error:
             log.warning("no kept state", chain=self._name, error=str(error))
         except PermanentError as error:

@@ -43,8 +43,8 @@ _MAX_ROUNDS: Final = 16
 class Loader(Protocol):
     """Where the checkpoint comes from; see store.store."""
 
-    async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
-        """Return the last checkpoint, once."""
+    async def load(self, chain_id: ChainId, identity: str, *, takes_over: bool) -> Checkpoint | None:
+        """Return the last checkpoint; whoever takes it over is the one to write the next."""
 
 
 class Resuming:

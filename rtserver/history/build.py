@@ -8,11 +8,12 @@ from ..domain.chain import Header, Reorged
 from ..domain.errors import ChainUnavailable
 from ..domain.ids import BlockHash, ChainId
 from ..obs.metrics import Metrics
+from ..store.values import ALONE
 from .backlog import Backlog
 from .reading import ChainHistory, Past, Shelf
 from .recorder import REST_S, Recorder, Sampled
 from .seeding import Seeding, Seeds
-from .writer import ALONE, Keep, Records, Writer
+from .writer import Keep, Records, Writer
 
 __all__ = ["Chain", "Kept", "build_history"]
 

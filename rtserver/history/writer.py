@@ -20,14 +20,13 @@ from ..domain.errors import PermanentError, RetryableError
 from ..domain.ids import BlockHash, ChainId, TokenId
 from ..obs.metrics import Metrics
 from ..store.records import Record, Retention, Rewind, Vanished
+from ..store.values import ALONE
 from .backlog import Backlog
 
-__all__ = ["ALONE", "Keep", "Records", "Writer"]
+__all__ = ["Keep", "Records", "Writer"]
 
 log = structlog.get_logger(__name__)
 
-# The charge of a process that shares its database with no other: it is not compared with later ones.
-ALONE: Final = ""
 # Records a transaction: some ten milliseconds, and what is written again after a failure.
 _BATCH: Final = 2000
 # The longest pause after failures: a full disk is looked at once a minute.

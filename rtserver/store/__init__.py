@@ -40,4 +40,9 @@ dead while running (tried again, more and more rarely). Each is a line in the lo
 place that was asked for by name and can't be written ends the process, before it serves anything. Two processes on
 one chain: the later one takes it over in the transaction in which it reads; the earlier one's next write finds that
 and is its last.
+
+**Several engines** on one database, of which one is in charge: each reads at its start, and that one writes, under its
+lease's token, which begins with a generation that only grows. The first write in a turn is whole; one of an earlier
+turn than what is there is refused. So whoever slept through its turn can't spoil what its follower keeps, and a standby
+that ends takes nothing with it.
 """

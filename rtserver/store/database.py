@@ -34,6 +34,9 @@ _VERSION_TABLE: Final = "rtserver_schema"
 _CHECKED_BYTES: Final = 64 << 20
 # Another process may be in the middle of a checkpoint; longer than that takes something that isn't ours.
 _BUSY_S: Final = 2.0
+# A process that stops for longer in the middle of a transaction loses its connection: it would keep the next one from
+# writing. Between two statements there are milliseconds.
+_IDLE_MS: Final = 10_000
 
 
 class StoreError(RetryableError):
@@ -85,6 +88,11 @@ class Database:
         self._turn: AbstractAsyncContextManager[None] = nullcontext() if self.path is None else asyncio.Lock()
         if self.path is not None:
             event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether engines on several machines may use it: an SQLite file is one engine's own."""
+        return self.path is None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -184,6 +192,8 @@ class Database:
             await self.open()
             with self._translated():
                 async with self._engine.begin() as connection:
+                    if self.is_shared:
+                        await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
                     yield connection
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, and_, delete, func, literal, select, text, union_all, update
+from sqlalchemy import ColumnElement, and_, delete, func, literal, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Insert
@@ -25,6 +25,7 @@ from .history_queries import first_of_steps, last_before, last_of_parts, nearest
 from .records import Bucket, Record, Retention, Rewind, Valued, Vanished, joined
 from .store import TakenOver
 from .tables import day_records, hour_records, minute_records, sources
+from .values import ALONE, generation_of
 
 __all__ = ["HistoryStore"]
 
@@ -36,9 +37,6 @@ _STEP: Final = 4000
 # From fine to coarse, with the length of a bucket in seconds.
 _LEVELS: Final[tuple[tuple[Table, int], ...]] = ((minute_records, 1), (hour_records, 3_600), (day_records, 86_400))
 _TAKEN: Final = ("source", "token_id", "active_s", "covered_s")
-# A process that stops for longer in the middle of a transaction loses its connection: it would keep the next one from
-# writing. Between two statements there are milliseconds.
-_IDLE_MS: Final = 10_000
 
 
 class HistoryStore:
@@ -56,16 +54,11 @@ class HistoryStore:
         self._writers: dict[ChainId, str] = {}
         self._sources: dict[ChainId, dict[str, int]] = {}
         self._read_sources: dict[tuple[ChainId, str, str], int] = {}
-        self._insert = postgresql.insert if database.path is None else sqlite.insert
-
-    @property
-    def is_shared(self) -> bool:
-        """Return whether engines on several machines may use the database: an SQLite file is one engine's own."""
-        return self._database.path is None
+        self._insert = postgresql.insert if database.is_shared else sqlite.insert
 
     # --- writing --------------------------------------------------------------------------------------
 
-    async def claim(self, chain_id: ChainId, identities: Mapping[str, str], charge: str = "") -> None:
+    async def claim(self, chain_id: ChainId, identities: Mapping[str, str], charge: str = ALONE) -> None:
         """Become the one who writes a chain's records: whatever another one writes after this is refused.
 
         Args:
@@ -81,14 +74,13 @@ class HistoryStore:
         found: dict[str, int] = {}
         writer = charge or self._name
         async with self._database.transaction() as connection:
-            await self._limit_idling(connection)
             for protocol, identity in sorted(identities.items()):
                 row = {"chain_id": str(chain_id), "protocol": protocol, "identity": identity}
                 mine = and_(*(sources.c[name] == value for name, value in row.items()))
                 before = (await connection.execute(select(sources).where(mine).with_for_update())).one_or_none()
                 if before is None:
                     await connection.execute(self._insert(sources).values(**row, writer=writer))
-                elif charge and _generation(before.writer) > _generation(charge):
+                elif charge and generation_of(before.writer) > generation_of(charge):
                     raise TakenOver(f"another engine is in charge of chain {chain_id} now and keeps its history")
                 else:
                     await connection.execute(update(sources).where(mine).values(writer=writer))
@@ -122,7 +114,6 @@ class HistoryStore:
                 await connection.execute(statement, [_row(by_protocol[record.protocol], record) for record in part])
 
     async def _prove_mine(self, connection: AsyncConnection, chain_id: ChainId) -> None:
-        await self._limit_idling(connection)
         by_protocol = self._sources[chain_id]
         ids = list(by_protocol.values())
         # Until the end of the transaction nobody else can claim it. (An SQLite file has one writer at a time anyway.)
@@ -134,10 +125,6 @@ class HistoryStore:
             raise Vanished(f"what was kept of chain {chain_id} is gone")
         if set(writers.values()) != {self._writers[chain_id]}:
             raise TakenOver(f"another process keeps the history of chain {chain_id} now")
-
-    async def _limit_idling(self, connection: AsyncConnection) -> None:
-        if self._database.path is None:
-            await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
 
     async def newest(self, chain_id: ChainId, until: int | None = None) -> tuple[BlockRef, int] | None:
         """Return the block and the timestamp of the chain's newest record, of those not after `until`.
@@ -394,12 +381,6 @@ class HistoryStore:
             if known is not None:
                 self._read_sources[place] = known
         return known
-
-
-def _generation(writer: str) -> int:
-    """Return the generation of a turn; 0 of a process that takes none."""
-    digits, dash, _ = writer.partition("-")
-    return int(digits) if dash else 0
 
 
 def _int(digits: str | None) -> int | None:

@@ -1,7 +1,8 @@
 """Checkpoints in the database: read once at the start, written in one transaction each.
 
 Invariant: what is in the database for a chain is one consistent checkpoint of it, or nothing. A process may
-write a chain only while it is the last one that took it over; it notices when it is not.
+write a chain only while it is the last one that took it over, or, of those that take turns, while no later turn than
+its own has written; it notices when it may not.
 """
 
 import secrets
@@ -22,7 +23,7 @@ from ..domain.ids import BlockHash, ChainId
 from ..domain.shards import named
 from .database import Database, StoreError
 from .tables import chains, facts, streams
-from .values import Changes, Checkpoint, KeptStream
+from .values import ALONE, Changes, Checkpoint, KeptStream, generation_of
 
 __all__ = ["FORMAT", "Store", "TakenOver"]
 
@@ -37,7 +38,7 @@ _ROWS: Final = 400
 
 
 class TakenOver(PermanentError):
-    """Another process has begun to write this chain; it is not ours any more."""
+    """Another process writes this chain; it is not ours any more."""
 
 
 class Store:
@@ -67,12 +68,13 @@ class Store:
     def _key(self, chain_id: ChainId) -> str:
         return named(str(chain_id), self._label)
 
-    async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
+    async def load(self, chain_id: ChainId, identity: str, *, takes_over: bool = True) -> Checkpoint | None:
         """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
 
         Args:
             chain_id: The chain.
             identity: What the facts depend on: the deployment. Facts of another one are not returned.
+            takes_over: False for one that writes in turns with others: it reads, and its streams begin anew.
 
         Raises:
             StoreError, Foreign: The database can't be read, or holds nonsense.
@@ -95,12 +97,14 @@ class Store:
                 window = tuple(
                     BlockRef(number=number, hash=BlockHash(name)) for number, name in orjson.loads(row.blocks)
                 )
-                going_on = await self._take_streams(connection, key, row.saved_ms)
+                going_on = await self._take_streams(connection, key, row.saved_ms) if takes_over else {}
             except (ValueError, TypeError) as error:
                 raise StoreError(f"kept state of chain {chain_id} is not readable: {error}") from error
-            await connection.execute(update(chains).where(chains.c.chain_id == key).values(writer=self._writer))
-        # Committed: whatever happens from here on, no other process can go on with the same streams.
-        self._claimed.add(chain_id)
+            if takes_over:
+                await connection.execute(update(chains).where(chains.c.chain_id == key).values(writer=self._writer))
+        if takes_over:
+            # Committed: whatever happens from here on, no other process can go on with the same streams.
+            self._claimed.add(chain_id)
         return Checkpoint(window=window, facts=known, streams=going_on) if window else None
 
     async def _take_streams(self, connection: AsyncConnection, key: str, saved_ms: int) -> dict[str, KeptStream]:
@@ -119,28 +123,26 @@ class Store:
 
         Raises:
             StoreError: They could not be written; the next write has to be whole.
-            TakenOver: Another process writes this chain now.
+            TakenOver: Another process writes this chain now, or has written it in a later turn.
             Foreign: The database must not be touched.
         """
         key = self._key(chain_id)
         row = {
             "identity": identity,
             "format": FORMAT,
-            "writer": self._writer,
+            "writer": changes.charge or self._writer,
             "blocks": orjson.dumps([(block.number, block.hash) for block in changes.window]).decode(),
             "saved_ms": self._wall_ms(),
         }
         async with self._database.transaction() as connection:
-            mine = update(chains).where(chains.c.chain_id == key)
-            if chain_id in self._claimed:
-                mine = mine.where(chains.c.writer == self._writer)
-            is_there = (await connection.execute(mine.values(**row))).rowcount > 0
-            if not is_there:
-                if chain_id in self._claimed and await self._has_row(connection, key):
-                    raise TakenOver(f"another process keeps chain {chain_id} now")
-                if not changes.is_whole:
-                    raise StoreError(f"what was kept of chain {chain_id} is gone")
+            # Until the end of it nobody else can write the chain. (An SQLite file has one writer at a time anyway.)
+            known = select(chains.c.writer).where(chains.c.chain_id == key).with_for_update()
+            before = (await connection.execute(known)).scalar_one_or_none()
+            self._prove_mine(chain_id, before, changes)
+            if before is None:
                 await connection.execute(insert(chains).values(chain_id=key, **row))
+            else:
+                await connection.execute(update(chains).where(chains.c.chain_id == key).values(**row))
             await self._write_facts(connection, key, changes)
             await connection.execute(delete(streams).where(streams.c.chain_id == key))
             for part in _batches(
@@ -151,12 +153,22 @@ class Store:
                 for channel, stream in changes.streams.items()
             ):  # fmt: skip
                 await connection.execute(insert(streams), part)
-        self._claimed.add(chain_id)
+        if changes.charge == ALONE:
+            self._claimed.add(chain_id)
 
-    @staticmethod
-    async def _has_row(connection: AsyncConnection, key: str) -> bool:
-        found = await connection.execute(select(chains.c.chain_id).where(chains.c.chain_id == key))
-        return found.one_or_none() is not None
+    def _prove_mine(self, chain_id: ChainId, before: str | None, changes: Changes) -> None:
+        charge = changes.charge
+        if before is None:
+            if not changes.is_whole:
+                raise StoreError(f"what was kept of chain {chain_id} is gone")
+        elif charge == ALONE:
+            if chain_id in self._claimed and before != self._writer:
+                raise TakenOver(f"another process keeps chain {chain_id} now")
+        elif generation_of(before) > generation_of(charge):
+            raise TakenOver(f"another engine is in charge of chain {chain_id} now and keeps it")
+        elif before != charge and not changes.is_whole:
+            # Its facts and ours would be mixed.
+            raise StoreError(f"another process has kept chain {chain_id} meanwhile")
 
     @staticmethod
     async def _write_facts(connection: AsyncConnection, key: str, changes: Changes) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..domain.chain import BlockRef
 from ..domain.diff import State
 
-__all__ = ["CHANNELS", "Changes", "Checkpoint", "Fact", "Facts", "KeptStream"]
+__all__ = ["ALONE", "CHANNELS", "Changes", "Checkpoint", "Fact", "Facts", "KeptStream", "generation_of"]
 
 # What JSON can hold. Integers over 2^63 go as text: not every reader of JSON has them.
 Fact: TypeAlias = Any
@@ -15,7 +15,9 @@ Fact: TypeAlias = Any
 Facts: TypeAlias = Mapping[str, Fact]
 
 # The part that holds the names of the open channels. No protocol is called so.
-CHANNELS = "channels"
+CHANNELS: Final = "channels"
+# The charge of a process that takes no turns with others: it is not compared with later ones.
+ALONE: Final = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,18 @@ class Changes:
         window: As in `Checkpoint`.
         facts: By part; None stands for a fact that is no more.
         streams: All streams, when this is the last write of a process that ends in order.
+        charge: Of several processes that take turns, the token of the one whose turn it was, which begins with its
+            generation.
     """
 
     is_whole: bool
     window: tuple[BlockRef, ...]
     facts: Sequence[tuple[str, Mapping[str, Fact | None]]]
     streams: Mapping[str, KeptStream] = field(default_factory=dict)
+    charge: str = ALONE
+
+
+def generation_of(writer: str) -> int:
+    """Return the generation of a turn; 0 of a process that takes none."""
+    digits, dash, _ = writer.partition("-")
+    return int(digits) if dash else 0

@@ -17,11 +17,12 @@ from rtserver.domain.chain import BlockRef, Header
 from rtserver.domain.errors import ChainUnavailable
 from rtserver.domain.ids import BlockHash, ChainId, TokenId
 from rtserver.history.backlog import Backlog
-from rtserver.history.writer import ALONE, Keep, Writer
+from rtserver.history.writer import Keep, Writer
 from rtserver.obs.metrics import Metrics
 from rtserver.store.database import StoreError
 from rtserver.store.records import Record, Retention, Rewind, Vanished
 from rtserver.store.store import TakenOver
+from rtserver.store.values import ALONE
 
 from .test_recorder import header
 

@@ -1,4 +1,4 @@
-"""Who writes the past of positions where several engines share a PostgreSQL, and what a gateway tells of it."""
+"""Who writes where several engines share a PostgreSQL: checkpoints, and the past that gateways tell of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from aiohttp import ClientSession
 from sqlalchemy import select
 from store.postgres import open_postgres
@@ -19,7 +20,7 @@ from rtserver.demo.market import Market, MarketConfig
 from rtserver.demo.showcase import mint_exhibits
 from rtserver.domain.shards import shard_of
 from rtserver.store.database import Database
-from rtserver.store.tables import minute_records
+from rtserver.store.tables import chains, minute_records
 
 from .processes import Deployed, Process, deployed
 from .test_roles import at_head
@@ -37,7 +38,8 @@ async def sharing(lab: Lab, folder: Path) -> AsyncIterator[tuple[Deployed, str]]
         url = server.url(await server.new_database())
         file = folder / "store.sqlite3"
         async with deployed(lab, folder, file) as world:
-            world.settings.write_text(world.settings.read_text().replace(f'path = "{file}"', f'url = "{url}"'))
+            text = world.settings.read_text().replace(f'path = "{file}"', f'url = "{url}"\nevery_s = 0.1')
+            world.settings.write_text(text)
             yield world, url
 
 
@@ -76,6 +78,18 @@ async def rows(url: str) -> list[Any]:
     return list(found)
 
 
+async def until_kept(world: Deployed, url: str, engine: Process) -> None:
+    """Wait until an engine has kept the chain's head."""
+    async with asyncio.timeout(60):
+        while await engine.metric("rtserver_store_head_number") != world.lab.head.number:
+            await asyncio.sleep(0.05)
+    database = Database(url)
+    async with database.reading() as connection:
+        found = (await connection.execute(select(chains))).one()
+    await database.close()
+    assert orjson.loads(found.blocks)[-1] == [world.lab.head.number, world.lab.head.hash]
+
+
 async def test_the_engine_in_charge_writes_and_the_next_one_goes_on(lab: Lab, tmp_path: Path) -> None:
     """One that is frozen is fenced when it wakes up. No second is missing after that, nor told twice."""
     async with sharing(lab, tmp_path) as (world, url):
@@ -99,18 +113,23 @@ async def test_the_engine_in_charge_writes_and_the_next_one_goes_on(lab: Lab, tm
             await told_until_head(world, gateway, token_id)
             await until_state(first, "writing")
             await until_state(standby, "standby")
+            await until_kept(world, url, first)
+            assert await standby.metric("rtserver_store_head_number") == 0
             first.freeze()
             assert await world.engine() is standby
             await blocks(standby)
             await until_state(standby, "writing")
+            await until_kept(world, url, standby)
             first.thaw()
             await until_state(first, "standby")
             await blocks(first, standby)
+            await until_kept(world, url, standby)
             told = await told_until_head(world, gateway, token_id)
             # And back, when the other one ends in order.
             await standby.child.end(timeout_s=10.0)
             assert await world.engine() is first
             await blocks(first)
+            await until_kept(world, url, first)
             later = await told_until_head(world, gateway, token_id)
         assert later["coveredSeconds"] > told["coveredSeconds"] > 0
         assert len(later["points"]) > len(told["points"])

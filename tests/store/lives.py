@@ -63,8 +63,8 @@ class Vault:
         self.loaded: Checkpoint | None = None
         self._news = asyncio.Event()
 
-    async def load(self, chain_id: ChainId, identity: str) -> Checkpoint | None:
-        self.loaded = await self._store.load(chain_id, identity)
+    async def load(self, chain_id: ChainId, identity: str, *, takes_over: bool) -> Checkpoint | None:
+        self.loaded = await self._store.load(chain_id, identity, takes_over=takes_over)
         return self.loaded
 
     async def save(self, chain_id: ChainId, identity: str, changes: Changes) -> None:

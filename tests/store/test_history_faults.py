@@ -20,11 +20,11 @@ from rtserver.domain.errors import ClientError
 from rtserver.domain.ids import BlockHash, TokenId
 from rtserver.history.build import Chain, Kept, build_history
 from rtserver.history.reading import Histories
-from rtserver.history.writer import ALONE
 from rtserver.obs.metrics import Metrics
 from rtserver.store import database as database_module
 from rtserver.store.database import Database, sqlite_url
 from rtserver.store.history import HistoryStore
+from rtserver.store.values import ALONE
 
 from .conftest import Place
 from .postgres import Postgres

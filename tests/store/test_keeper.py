@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rtserver.domain.chain import Header
+from rtserver.domain.chain import BlockRef, Header
 from rtserver.domain.ids import BlockHash, ChainId
 from rtserver.engine.keeping import Keeper
 from rtserver.obs.metrics import Metrics
 from rtserver.store.database import StoreError
 from rtserver.store.store import TakenOver
-from rtserver.store.values import CHANNELS, Changes
+from rtserver.store.values import ALONE, CHANNELS, Changes
 
 
 def header(number: int) -> Header:
@@ -72,10 +72,11 @@ class Scene:
         self.book, self.core, self.disk, self.metrics = Book(), Core(), Disk(), Metrics()
         self.window = [header(number) for number in range(3)]
         self.is_at_rest = True
+        self.charge: str | None = ALONE
         self.keeper = Keeper(
             chain_id=ChainId(1), name="one", identity="i", core=self.core, books={"book": self.book},  # type: ignore[arg-type, dict-item]
             window=lambda: self.window, is_at_rest=lambda: self.is_at_rest, saver=self.disk, every_s=every_s,
-            metrics=self.metrics,
+            metrics=self.metrics, charge=lambda: self.charge,
         )  # fmt: skip
 
     def block(self, **facts: Any) -> None:
@@ -87,6 +88,10 @@ class Scene:
         async with asyncio.timeout(10):
             while not condition():
                 await asyncio.sleep(0)
+
+    @property
+    def newest_kept(self) -> BlockRef | None:
+        return self.disk.writes[-1].window[-1] if self.disk.writes else None
 
     @property
     def truth(self) -> dict[str, dict[str, Any]]:
@@ -189,3 +194,42 @@ async def test_a_head_that_the_follower_left_is_not_kept() -> None:
         stage.block(x=1)
         await stage.until(lambda: len(stage.disk.writes) == 1)
         assert stage.disk.writes[0].window[-1] == stage.window[-1].ref
+
+
+async def test_a_standby_keeps_nothing_until_it_is_in_charge() -> None:
+    """Then it begins with everything, and so it does in its next turn: others have written meanwhile."""
+    async with scene() as stage:
+        stage.charge = None
+        stage.block(x=1)
+        stage.block(x=2)
+        await stage.keeper.finish(stage.window[-1], {})
+        assert stage.disk.writes == []
+        for turn in ("7-me", "9-me"):
+            stage.charge, before = turn, len(stage.disk.writes)
+            for value in (3, 4):
+                stage.block(x=value)
+                await stage.until(lambda: stage.newest_kept == stage.window[-1].ref)
+            assert [(write.is_whole, write.charge) for write in stage.disk.writes[before:]] == [
+                (True, turn), (False, turn),
+            ]  # fmt: skip
+            assert stage.disk.held == stage.truth
+            stage.charge = None
+            stage.block(x=5)
+            await asyncio.sleep(0)
+            assert len(stage.disk.writes) == before + 2
+
+
+async def test_who_slept_through_a_turn_keeps_on_in_the_next() -> None:
+    async with scene() as stage:
+        stage.charge = "7-me"
+        stage.disk.answers = [TakenOver("another engine is in charge")]
+        stage.block(x=1)
+        await stage.until(lambda: not stage.disk.answers)
+        stage.block(x=2)
+        await stage.keeper.finish(stage.window[-1], {})
+        assert stage.disk.writes == []
+        stage.charge = "9-me"
+        stage.block(x=3)
+        await stage.until(lambda: len(stage.disk.writes) == 1)
+        assert stage.disk.writes[0].is_whole
+        assert stage.disk.held == stage.truth

@@ -31,10 +31,8 @@ WINDOW = tuple(BlockRef(number=number, hash=BlockHash(f"0x{number:064x}")) for n
 STREAM = KeptStream(epoch="abc1", seq=2**40, tag="00ff", state={"1": {"tick": -5, "amount0": "12", "symbol": "Ω"}})
 
 
-def changes(facts: dict[str, Any], *, whole: bool = True, streams: dict[str, KeptStream] | None = None) -> Changes:
-    return Changes(
-        is_whole=whole, window=WINDOW, facts=[(CHANNELS, {"head:1": 1}), ("book", facts)], streams=streams or {}
-    )
+def changes(facts: dict[str, Any], *, whole: bool = True, **options: Any) -> Changes:
+    return Changes(is_whole=whole, window=WINDOW, facts=[(CHANNELS, {"head:1": 1}), ("book", facts)], **options)
 
 
 def read(path: Path) -> bytes:
@@ -150,6 +148,47 @@ async def test_one_process_writes_a_chain(make: Callable[..., Store]) -> None:
     await second.save(CHAIN, "here", changes({"b": 3}, whole=False))
     found = await make().load(CHAIN, "here")
     assert found is not None and found.facts["book"] == {"a": 1, "b": 3}
+
+
+async def test_of_those_who_take_turns_the_turn_decides_and_not_who_comes_last(make: Callable[..., Store]) -> None:
+    old, new = make(), make()
+    await old.save(CHAIN, "here", changes({"a": 1}, charge="9-old"))
+    # A standby reads, and that is all.
+    found = await new.load(CHAIN, "here", takes_over=False)
+    assert found is not None and found.facts["book"] == {"a": 1}
+    await old.save(CHAIN, "here", changes({"b": 1}, whole=False, charge="9-old"))
+    with pytest.raises(StoreError):
+        await new.save(CHAIN, "here", changes({"b": 2}, whole=False, charge="10-new"))
+    await new.save(CHAIN, "here", changes({"b": 2}, charge="10-new"))
+    for whole in (False, True):
+        with pytest.raises(TakenOver):
+            await old.save(CHAIN, "here", changes({"a": 3}, whole=whole, charge="9-old"))
+    await new.save(CHAIN, "here", changes({"c": 2}, whole=False, charge="10-new"))
+    await old.save(CHAIN, "here", changes({"d": 3}, charge="11-old"))
+    found = await make().load(CHAIN, "here", takes_over=False)
+    assert found is not None and found.facts["book"] == {"d": 3}
+
+
+async def test_turns_beside_one_who_takes_none(make: Callable[..., Store]) -> None:
+    """A single process takes the chain over; an engine's next checkpoint is whole, and then it is the engine's."""
+    engine, alone = make(), make()
+    await engine.save(CHAIN, "here", changes({"a": 1}, charge="9-engine"))
+    await alone.load(CHAIN, "here")
+    await alone.save(CHAIN, "here", changes({"b": 1}, whole=False))
+    with pytest.raises(StoreError):
+        await engine.save(CHAIN, "here", changes({"c": 1}, whole=False, charge="9-engine"))
+    await engine.save(CHAIN, "here", changes({"c": 1}, charge="9-engine"))
+    with pytest.raises(TakenOver):
+        await alone.save(CHAIN, "here", changes({"d": 1}))
+    found = await make().load(CHAIN, "here")
+    assert found is not None and found.facts["book"] == {"c": 1}
+
+
+async def test_who_takes_turns_leaves_the_streams_alone(make: Callable[..., Store]) -> None:
+    await make().save(CHAIN, "here", changes({"a": 1}, streams={"head:1": STREAM}))
+    standby, alone = await make().load(CHAIN, "here", takes_over=False), await make().load(CHAIN, "here")
+    assert standby is not None and alone is not None
+    assert (len(standby.streams), len(alone.streams)) == (0, 1)
 
 
 async def test_each_part_of_a_chain_has_checkpoints_of_its_own(make: Callable[..., Store]) -> None:
