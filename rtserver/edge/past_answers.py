@@ -49,6 +49,7 @@ class PastAnswers:
         self._clock = clock
         self._hits = metrics.cache_hits.labels("history")
         self._misses = metrics.cache_misses.labels("history")
+        # In the order of time.
         self._kept: OrderedDict[PastKey, tuple[int, float, PastAnswer]] = OrderedDict()
         self._size = 0
         self._reading: dict[PastKey, asyncio.Future[None]] = {}
@@ -58,7 +59,6 @@ class PastAnswers:
         while True:
             kept = self._kept.get(key)
             if kept is not None and kept[0] == self._turns(key[0]) and self._clock() - kept[1] < _FRESH_S:
-                self._kept.move_to_end(key)
                 self._hits.inc()
                 return kept[2]
             reading = self._reading.get(key)
@@ -83,8 +83,9 @@ class PastAnswers:
     def _keep(self, key: PastKey, turns: int, answer: PastAnswer) -> None:
         before = self._kept.pop(key, None)
         self._size += len(answer.body) - (0 if before is None else len(before[2].body))
-        self._kept[key] = (turns, self._clock(), answer)
-        while self._size > MAX_BYTES:
+        now = self._clock()
+        self._kept[key] = (turns, now, answer)
+        while self._kept and (self._size > MAX_BYTES or now - next(iter(self._kept.values()))[1] >= _FRESH_S):
             _, (*_, oldest) = self._kept.popitem(last=False)
             self._size -= len(oldest.body)
 

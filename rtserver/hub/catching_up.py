@@ -37,7 +37,11 @@ class CatchingUp:
     def __init__(self, heads: Heads, clock: Callable[[], float]) -> None:
         self._heads = heads
         self._clock = clock
-        self._snapshots = Snapshots()
+        self._snapshots = Snapshots(clock)
+
+    def tend(self, now: float) -> None:
+        """Do what is due."""
+        self._snapshots.tend(now)
 
     def bring(self, session: Session, written: Mapping[Stream, int]) -> dict[Stream, int]:
         """Bring a session from what was written last to now: one merged change a channel, or a snapshot.

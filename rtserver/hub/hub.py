@@ -63,9 +63,9 @@ class Hub:
         self._clock = clock
         self._heads = Heads(clock)
         self._openings = Openings(interest, limits, clock)
-        catching_up = CatchingUp(self._heads, clock)
-        self._laggards = Laggards(catching_up, metrics, clock)
-        self._joining = Joining(self._openings, self._laggards, catching_up, limits, clock)
+        self._catching_up = CatchingUp(self._heads, clock)
+        self._laggards = Laggards(self._catching_up, metrics, clock)
+        self._joining = Joining(self._openings, self._laggards, self._catching_up, limits, clock)
         self._sessions: dict[Session, None] = {}
         self._fan_out = FanOut(self._sessions.keys(), self._openings.streams, self._laggards, metrics)
         self._heartbeats = Heartbeats(self._heads, limits, wall_ms)
@@ -364,7 +364,7 @@ class Hub:
     # --- time -----------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Do what is due: laggards, heartbeats, late pongs, cold loads that take too long, idle channels."""
+        """Do what is due: laggards, heartbeats, late pongs, slow cold loads, idle channels, old copies of states."""
         now = self._clock()
         self._laggards.tend(now)
         if now >= self._next_round:
@@ -374,6 +374,7 @@ class Hub:
             for name in self._openings.overdue(now):
                 self._time_out(name)
             self._openings.shut_idle(now)
+            self._catching_up.tend(now)
             self._metrics.channels.set(len(self._openings.streams))
 
     def _time_out(self, name: str) -> None:

@@ -125,6 +125,16 @@ async def test_the_past_that_is_kept_has_a_bound() -> None:
     assert len(readings.answers) <= 16 << 20
 
 
+async def test_the_past_that_is_too_old_is_not_kept() -> None:
+    readings = Readings(Metrics())
+    readings.go_on.set()
+    readings.body = b" " * 1000
+    for token_id in range(10):
+        readings.now += 1.0
+        await readings.answers.get((*KEY[:2], token_id, *KEY[3:]), readings.read)
+    assert len(readings.answers) == 5000
+
+
 async def test_an_answer_that_is_there_is_nobodys_account() -> None:
     async with served(limits=Limits(loads_per_minute=1)) as server:
         server.mine()
