@@ -18,7 +18,17 @@ from playwright.async_api import Page, Route, WebSocketRoute
 
 from rtserver.web import CONTENT_SECURITY_POLICY, INDEX_HTML, STATIC_DIR
 
-__all__ = ["FIRST_BLOCK", "ORIGIN", "OWNER", "OWNER_CHANNEL", "Refused", "ScriptedServer", "block_of", "position"]
+__all__ = [
+    "CHAIN_ID",
+    "FIRST_BLOCK",
+    "ORIGIN",
+    "OWNER",
+    "OWNER_CHANNEL",
+    "Refused",
+    "ScriptedServer",
+    "block_of",
+    "position",
+]
 
 ORIGIN: Final = "http://rtserver.test"  # never resolved: every request of the page is answered here
 CHAIN_ID: Final = 31337
@@ -82,8 +92,15 @@ def _key(token_id: int) -> str:
 class ScriptedServer:
     """Serves the page of one test. `attach` first, then `goto` with the page."""
 
-    def __init__(self, *positions: dict[str, Any], owners: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        *positions: dict[str, Any],
+        owners: list[dict[str, Any]] | None = None,
+        chains: tuple[int, ...] = (CHAIN_ID,),
+    ) -> None:
         self.owners = owners
+        # All positions are on the first one.
+        self.chains = chains
         # What REST answers, by path: JSON, a `Refused`, or who says so when given the address. And what was asked.
         self.rest: dict[str, Any] = {}
         self.asked: list[str] = []
@@ -138,7 +155,7 @@ class ScriptedServer:
         self._subscribed = set()
         self._socket = socket
         socket.on_message(self._receive)
-        heads = {str(CHAIN_ID): {**self.block, "ageMs": 0}}
+        heads = {str(chain_id): {**self.block, "ageMs": 0} for chain_id in self.chains}
         welcome = {"type": "welcome", "session": "s", "protocol": "rtserver.v1", "limits": {}}
         if self.accepting:
             self.send({**welcome, "heartbeatMs": 15_000, "heads": heads})

@@ -6,7 +6,7 @@ import re
 
 from playwright.async_api import Browser, Locator, Page, expect
 
-from .scripted import ORIGIN, OWNER, OWNER_CHANNEL, ScriptedServer, position
+from .scripted import CHAIN_ID, ORIGIN, OWNER, OWNER_CHANNEL, ScriptedServer, position
 
 LIVE_ROW_RECORDER = """() => {
   window.touched = new Set();
@@ -218,6 +218,24 @@ async def test_going_back_to_the_start_shows_nobody_s_positions(page: Page) -> N
     await expect(page.get_by_label("Owner", exact=True)).to_have_value("")
     await page.go_forward()
     await expect(_row(page, 1)).to_be_visible()
+
+
+async def test_the_address_bar_says_which_chain_is_shown(page: Page) -> None:
+    server = ScriptedServer(position(1), chains=(CHAIN_ID, 42161))
+    await _open(page, server)
+    await expect(_row(page, 1)).to_be_visible()
+    chain = page.locator("#chain")
+    await chain.select_option("42161")
+    await expect(page.get_by_test_id("notice")).to_contain_text("on Arbitrum")
+    assert page.url.endswith(f"?owner={OWNER}&chainId=42161")
+    await page.reload()
+    await expect(page.get_by_test_id("notice")).to_contain_text("on Arbitrum")
+    await expect(chain).to_have_value("42161")
+    await page.go_back()
+    await expect(_row(page, 1)).to_be_visible()
+    await expect(chain).to_have_value(str(CHAIN_ID))
+    await page.go_forward()
+    await expect(page.get_by_test_id("notice")).to_contain_text("on Arbitrum")
 
 
 async def test_the_count_beside_an_owner_is_that_of_now(page: Page) -> None:

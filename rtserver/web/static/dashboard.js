@@ -27,7 +27,8 @@ socketUrl.search = "";
 const client = createClient({ url: socketUrl.href });
 
 let owner = null;
-let chainId = Number(parameters().get("chainId")) || null; // as asked for; null: the server's only one
+const askedChain = () => Number(parameters().get("chainId")) || null;
+let chainId = askedChain(); // null: the server's only one
 let unwatch = () => {};
 let earnedWatch = null; // {stop, soon}
 let earned = new Map(); // key → what REST reckoned
@@ -284,10 +285,15 @@ function choose(text, { remember = true, push = true } = {}) {
   owner = parsed;
   document.title = `${shortAddress(owner)} · rtserver`;
   if (remember) rememberOwner(owner);
-  if (push) history.pushState(null, "", `?${new URLSearchParams({ owner, ...(chainId && { chainId }) })}`);
+  if (push) tellAddress();
   watch();
   offer();
   return true;
+}
+
+/** What is shown can be bookmarked, shared, and gone back to. */
+function tellAddress() {
+  history.pushState(null, "", `?${new URLSearchParams({ ...(owner && { owner }), ...(chainId && { chainId }) })}`);
 }
 
 function chip(address, count) {
@@ -353,6 +359,7 @@ $("choices").addEventListener("click", (event) => {
 });
 $("chain").addEventListener("change", () => {
   chainId = Number($("chain").value);
+  tellAddress();
   chainsKnown();
   if (owner !== null) watch();
 });
@@ -369,6 +376,13 @@ $("reload").addEventListener("click", () => location.reload());
 addEventListener("popstate", start);
 
 function start() {
+  const chain = askedChain() ?? (client.chains.length > 1 ? client.chains[0] : null);
+  if (chain !== chainId) {
+    clear();
+    chainId = chain;
+    $("chain").value = String(chain);
+    chainsKnown();
+  }
   const asked = parameters().get("owner");
   if (asked !== null) {
     $("owner").value = asked;
