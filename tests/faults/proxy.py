@@ -339,7 +339,10 @@ class FaultProxy:
         await self.gate()
         # Pings are answered by us, so that a frozen proxy answers none.
         socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=_MAX_BYTES)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:
+            return web.Response()  # to nobody: whoever asked has left
         served = _Socket(self, socket, transport)
         self._sockets.add(served)
         try:
