@@ -81,6 +81,8 @@ class Store:
         """
         key = self._key(chain_id)
         async with self._database.transaction() as connection:
+            # Nobody writes the chain until it is read: window and facts are of one checkpoint.
+            await connection.execute(update(chains).where(chains.c.chain_id == key).values(writer=chains.c.writer))
             row = (await connection.execute(select(chains).where(chains.c.chain_id == key))).one_or_none()
             if row is None:
                 return None

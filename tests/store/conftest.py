@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from sqlalchemy import text
 
-from rtserver.store.database import sqlite_url
+from rtserver.store.database import Database, sqlite_url
 
 from .postgres import Postgres, open_postgres
 
@@ -38,3 +39,14 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgr
         return Place("sqlite", sqlite_url(path), str(path))
     name = await postgres.new_database()
     return Place("postgresql", postgres.url(name), name)
+
+
+async def until_someone_waits(place: Place) -> None:
+    """Wait until a transaction in a server's database waits for another."""
+    database = Database(place.url)
+    async with database.reading() as connection:
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+        while not (await connection.execute(waiting, {"name": place.name})).scalar():
+            # What is told of activity is of one moment within a transaction.
+            await connection.rollback()
+    await database.close()

@@ -16,7 +16,7 @@ from rtserver.store.history import HistoryStore
 from rtserver.store.records import Bucket, Record, Retention, Rewind
 from rtserver.store.store import TakenOver
 
-from .conftest import Place
+from .conftest import Place, until_someone_waits
 from .records import CHAIN, HERE, KIND, PLACE, block_hash, record
 
 ALL = 2**62
@@ -245,11 +245,7 @@ async def test_nobody_claims_a_chain_while_it_is_written(
         group.create_task(old.write(CHAIN, None, [record(1, 1)]))
         await inside.wait()
         claiming = group.create_task(new.claim(CHAIN, {KIND: HERE}, "2-new"))
-        async with make()._database.reading() as connection:
-            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
-            while not (await connection.execute(waiting, {"name": place.name})).scalar():
-                # What is told of activity is of one moment within a transaction.
-                await connection.rollback()
+        await until_someone_waits(place)
         assert not claiming.done()
         go_on.set()
     assert await values(new) == [1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from rtserver.store.store import Store, TakenOver
 from rtserver.store.tables import METADATA
 from rtserver.store.values import CHANNELS, Changes, KeptStream
 
-from .conftest import Place
+from .conftest import Place, until_someone_waits
 
 CHAIN = ChainId(2**200)
 WINDOW = tuple(BlockRef(number=number, hash=BlockHash(f"0x{number:064x}")) for number in range(7, 10))
@@ -167,6 +169,37 @@ async def test_of_those_who_take_turns_the_turn_decides_and_not_who_comes_last(m
     await old.save(CHAIN, "here", changes({"d": 3}, charge="11-old"))
     found = await make().load(CHAIN, "here", takes_over=False)
     assert found is not None and found.facts["book"] == {"d": 3}
+
+
+@pytest.mark.parametrize("takes_over", [False, True])
+async def test_what_is_read_is_of_one_checkpoint(
+    make: Callable[..., Store], place: Place, monkeypatch: pytest.MonkeyPatch, takes_over: bool
+) -> None:
+    """Not the blocks of one and the facts of the next, which is being written."""
+    if place.kind == "sqlite":
+        pytest.skip("a file has one writer at a time")
+    writer = make()
+    await writer.save(CHAIN, "here", changes({"a": 1}, charge="9-writer"))
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    write_facts = writer._write_facts
+
+    async def slowly(*args: Any) -> None:
+        inside.set()
+        await go_on.wait()
+        await write_facts(*args)
+
+    monkeypatch.setattr(writer, "_write_facts", slowly)
+    newer = replace(changes({"a": 2}, whole=False, charge="9-writer"), window=WINDOW[1:])
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(writer.save(CHAIN, "here", newer))
+        await inside.wait()
+        loading = group.create_task(make().load(CHAIN, "here", takes_over=takes_over))
+        await until_someone_waits(place)
+        assert not loading.done()
+        go_on.set()
+    found = loading.result()
+    assert found is not None
+    assert (found.window, found.facts["book"]) == (newer.window, {"a": 2})
 
 
 async def test_turns_beside_one_who_takes_none(make: Callable[..., Store]) -> None:
