@@ -49,7 +49,7 @@ def _one(text: BlockHash) -> BlockHash:
 
 
 def _block_hash(value: Any) -> BlockHash:
-    # One text for all who keep it: the header, its child, what several nodes say, every event that is remembered.
+    # One text for all who keep it: the header, its child, what several nodes say, the events that are remembered of it.
     return _one(_hash(value))
 
 

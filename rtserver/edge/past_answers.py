@@ -83,6 +83,7 @@ class PastAnswers:
     def _keep(self, key: PastKey, turns: int, answer: PastAnswer) -> None:
         before = self._kept.pop(key, None)
         self._size += len(answer.body) - (0 if before is None else len(before[2].body))
+        # What is too old goes with the next one: what is left of a crowd is the answers of five seconds.
         now = self._clock()
         self._kept[key] = (turns, now, answer)
         while self._kept and (self._size > MAX_BYTES or now - next(iter(self._kept.values()))[1] >= _FRESH_S):

@@ -103,10 +103,16 @@ class Keeper:
         self._is_over = False
 
     def published(self, head: Header) -> None:
-        """Take a checkpoint if one is due. Call it only while everything is settled at `head`."""
+        """Take a checkpoint if one is due. Call it only while everything is settled at `head`.
+
+        Whoever gets in charge takes the first with its next step: until then what another one kept is as good.
+        """
         if self._is_over:
             return
         self._head = head
+        if self._charge() != self._turn:
+            # What could not be written in an earlier turn is no reason to wait in this one.
+            self._failures, self._next_at = 0, 0.0
         if self._slot is None and self._clock() >= self._next_at:
             self._fill(head)
         else:
@@ -186,7 +192,7 @@ class Keeper:
                 self.stop(str(error))
             else:
                 self._lost = changes.charge
-                log.info("this chain is not kept in this turn any more", chain=self._name, reason=str(error))
+                log.warning("this chain is not kept in this turn any more", chain=self._name, reason=str(error))
         else:
             self._failures = 0
             self._next_at = self._clock() + self._every_s
@@ -207,6 +213,8 @@ class Keeper:
         await self._emptied.wait()
         if self._is_over:
             return
+        # Whatever is written after it would take the streams away.
+        self._is_over, self._is_due = True, False
         changes = self._take(head, streams)
         if changes is not None:
             await self._write(changes)

@@ -183,7 +183,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Open a connection for one transaction: all of it is written, or nothing.
+        """Open a connection for one transaction: all of it is written, or nothing. A file has one at a time.
 
         Raises:
             StoreError: It could not be.
@@ -194,6 +194,9 @@ class Database:
                 async with self._engine.begin() as connection:
                     if self.is_shared:
                         await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
+                    else:
+                        # Otherwise it begins with the first statement that writes, and what was read before is stale.
+                        await connection.exec_driver_sql("BEGIN IMMEDIATE")
                     yield connection
 
     @asynccontextmanager

@@ -116,7 +116,7 @@ class HistoryStore:
     async def _prove_mine(self, connection: AsyncConnection, chain_id: ChainId) -> None:
         by_protocol = self._sources[chain_id]
         ids = list(by_protocol.values())
-        # Until the end of the transaction nobody else can claim it. (An SQLite file has one writer at a time anyway.)
+        # Until the end of the transaction nobody else can claim it.
         known = select(sources).where(sources.c.id.in_(ids)).order_by(sources.c.id).with_for_update(read=True)
         rows = await connection.execute(known)
         writers = {row.protocol: row.writer for row in rows if row.chain_id == str(chain_id)}

@@ -69,12 +69,12 @@ class Store:
         return named(str(chain_id), self._label)
 
     async def load(self, chain_id: ChainId, identity: str, *, takes_over: bool = True) -> Checkpoint | None:
-        """Return the chain's last checkpoint, and take the chain over. Its streams are handed out once.
+        """Return the chain's last checkpoint; take the chain over, and its streams, which are handed out once.
 
         Args:
             chain_id: The chain.
             identity: What the facts depend on: the deployment. Facts of another one are not returned.
-            takes_over: False for one that writes in turns with others: it reads, and its streams begin anew.
+            takes_over: False for one that writes in turns with others: it only reads, and its streams begin anew.
 
         Raises:
             StoreError, Foreign: The database can't be read, or holds nonsense.
@@ -82,8 +82,8 @@ class Store:
         key = self._key(chain_id)
         async with self._database.transaction() as connection:
             # Nobody writes the chain until it is read: window and facts are of one checkpoint.
-            await connection.execute(update(chains).where(chains.c.chain_id == key).values(writer=chains.c.writer))
-            row = (await connection.execute(select(chains).where(chains.c.chain_id == key))).one_or_none()
+            newest = select(chains).where(chains.c.chain_id == key).with_for_update()
+            row = (await connection.execute(newest)).one_or_none()
             if row is None:
                 return None
             if (row.identity, row.format) != (identity, FORMAT):
@@ -137,7 +137,7 @@ class Store:
             "saved_ms": self._wall_ms(),
         }
         async with self._database.transaction() as connection:
-            # Until the end of it nobody else can write the chain. (An SQLite file has one writer at a time anyway.)
+            # Until the end of it nobody else can write the chain.
             known = select(chains.c.writer).where(chains.c.chain_id == key).with_for_update()
             before = (await connection.execute(known)).scalar_one_or_none()
             self._prove_mine(chain_id, before, changes)

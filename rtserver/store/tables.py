@@ -11,7 +11,8 @@ __all__ = ["METADATA", "chains", "day_records", "facts", "hour_records", "minute
 
 METADATA: Final = MetaData()
 
-# `writer` is the process that may write: a later one takes the chain over, and the earlier one notices.
+# `writer` is the process that may write: a later one takes the chain over, and the earlier one notices. Of those that
+# take turns it is the token of the newest turn that was written in.
 chains: Final = Table(
     "rtserver_chain",
     METADATA,

@@ -13,7 +13,9 @@ from rtserver.engine.keeping import Keeper
 from rtserver.obs.metrics import Metrics
 from rtserver.store.database import StoreError
 from rtserver.store.store import TakenOver
-from rtserver.store.values import ALONE, CHANNELS, Changes
+from rtserver.store.values import ALONE, CHANNELS, Changes, KeptStream
+
+STREAM = KeptStream(epoch="e", seq=3, tag="00", state={})
 
 
 def header(number: int) -> Header:
@@ -202,7 +204,7 @@ async def test_a_standby_keeps_nothing_until_it_is_in_charge() -> None:
         stage.charge = None
         stage.block(x=1)
         stage.block(x=2)
-        await stage.keeper.finish(stage.window[-1], {})
+        await asyncio.sleep(0.01)
         assert stage.disk.writes == []
         for turn in ("7-me", "9-me"):
             stage.charge, before = turn, len(stage.disk.writes)
@@ -215,8 +217,10 @@ async def test_a_standby_keeps_nothing_until_it_is_in_charge() -> None:
             assert stage.disk.held == stage.truth
             stage.charge = None
             stage.block(x=5)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
             assert len(stage.disk.writes) == before + 2
+        await stage.keeper.finish(stage.window[-1], {})
+        assert len(stage.disk.writes) == 4
 
 
 async def test_who_slept_through_a_turn_keeps_on_in_the_next() -> None:
@@ -226,10 +230,34 @@ async def test_who_slept_through_a_turn_keeps_on_in_the_next() -> None:
         stage.block(x=1)
         await stage.until(lambda: not stage.disk.answers)
         stage.block(x=2)
-        await stage.keeper.finish(stage.window[-1], {})
+        await asyncio.sleep(0.01)
         assert stage.disk.writes == []
         stage.charge = "9-me"
         stage.block(x=3)
         await stage.until(lambda: len(stage.disk.writes) == 1)
         assert stage.disk.writes[0].is_whole
+        assert stage.disk.held == stage.truth
+
+
+async def test_nothing_is_written_after_the_last_checkpoint() -> None:
+    """It would take the streams away that clients resume by."""
+    async with scene(every_s=0.05) as stage:
+        stage.block(x=1)
+        await stage.until(lambda: len(stage.disk.writes) == 1)
+        stage.block(x=2)
+        await stage.keeper.finish(stage.window[-1], {"head:1": STREAM})
+        await asyncio.sleep(0.15)
+        assert [dict(write.streams) for write in stage.disk.writes] == [{}, {"head:1": STREAM}]
+
+
+async def test_a_turn_does_not_wait_for_what_failed_in_another() -> None:
+    async with scene(every_s=3600.0) as stage:
+        stage.charge = "7-me"
+        stage.disk.answers = [StoreError("full")]
+        stage.block(x=1)
+        await stage.until(lambda: not stage.disk.answers)
+        stage.block(x=2)
+        stage.charge = "9-me"
+        stage.block(x=3)
+        await stage.until(lambda: len(stage.disk.writes) == 1)
         assert stage.disk.held == stage.truth

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,26 @@ async def test_of_those_who_take_turns_the_turn_decides_and_not_who_comes_last(m
     await old.save(CHAIN, "here", changes({"d": 3}, charge="11-old"))
     found = await make().load(CHAIN, "here", takes_over=False)
     assert found is not None and found.facts["book"] == {"d": 3}
+
+
+async def test_nobody_takes_a_file_over_between_the_look_and_the_write(
+    make_file: Callable[..., Store], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_file()
+    await store.save(CHAIN, "here", changes({"a": 1}))
+    prove, refusals = store._prove_mine, []
+
+    def interrupted(*args: Any) -> None:
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+            try:
+                other.execute("UPDATE rtserver_chain SET writer = 'other'")
+            except sqlite3.OperationalError as error:
+                refusals.append(str(error))
+        prove(*args)
+
+    monkeypatch.setattr(store, "_prove_mine", interrupted)
+    await store.save(CHAIN, "here", changes({"a": 2}, whole=False))
+    assert refusals == ["database is locked"]
 
 
 @pytest.mark.parametrize("takes_over", [False, True])
