@@ -1,5 +1,6 @@
 """The Python client: exact copies of channels, proved, healed and resumed, as async iterators."""
 
+from ..domain.errors import ClientError
 from .client import RtClient
 from .errors import ConnectFailed, ConnectionEnded, SubscribeTimeout
 from .events import (
@@ -21,6 +22,7 @@ __all__ = [
     "Backoff",
     "Beat",
     "BlockUpdate",
+    "ClientError",
     "ConnectFailed",
     "Connected",
     "ConnectionEnded",

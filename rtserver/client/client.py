@@ -134,10 +134,13 @@ class RtClient:
         """Watch a channel; returns once its first state is there, which is also the first update.
 
         Raises:
+            TypeError: The channel is no text.
             ClientError: The server refused; `code` is the protocol's.
             SubscribeTimeout: No answer in time.
             ConnectionEnded: The server ended the connection for good.
         """
+        if not isinstance(channel, str):
+            raise TypeError(f"a channel is a text such as 'owner:1:0x…', not {type(channel).__name__}")
         if self._ended is not None:
             raise self._ended
         subscription = Subscription(channel, queue_limit or self._queue_limit, self._leave)

@@ -1,4 +1,4 @@
-"""What describes the server to programs: the socket's AsyncAPI document. Never describes what isn't served."""
+"""What describes the server to programs: the socket's AsyncAPI document. What is reserved is called so."""
 
 import re
 from typing import Final

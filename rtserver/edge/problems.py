@@ -29,6 +29,7 @@ _TITLES: Final = {
 # Room for a sentence that lists what is allowed; what comes from clients is shortened before it gets here.
 _DETAIL_CHARS: Final = 500
 _PATH_CHARS: Final = 120
+_WHAT_THERE_IS: Final = "REST is at /api/v1/…, the socket at /ws, and /asyncapi.json describes it"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,7 +121,7 @@ async def _answer(request: web.Request, handler: Handler, log: SparseLog) -> web
     except RetryableError:
         return problem(503, "chain_unavailable", "the chain does not answer", {"Retry-After": "5"})
     except web.HTTPNotFound:
-        return problem(404, "not_found", f"nothing at {request.path[:_PATH_CHARS]}; the interface is described at /")
+        return problem(404, "not_found", f"nothing at {request.path[:_PATH_CHARS]}; {_WHAT_THERE_IS}")
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         return problem(

@@ -109,7 +109,7 @@ Channel: TypeAlias = PositionChannel | OwnerChannel | RewardsChannel | PoolChann
 
 def _number(text: str, what: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS or int(text) >= 1 << 256:
-        raise ClientError("bad_channel", f"{what} must be a decimal number, got {text[:80]!r}")
+        raise ClientError("bad_channel", f"{what} must be a decimal number below 2^256, got {text[:80]!r}")
     return int(text)
 
 

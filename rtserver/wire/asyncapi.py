@@ -19,30 +19,30 @@ _Json = dict[str, Any]
 
 CLOSE_MEANINGS: Final[Mapping[CloseCode, str]] = {
     CloseCode.SHUTDOWN: "the server shuts down; a `bye` came before, with `afterMs` spread over all clients",
-    CloseCode.TOKEN_EXPIRED: "the token expired; come back with a new one",
+    CloseCode.TOKEN_EXPIRED: "reserved, not sent yet: the token expired; come back with a new one",
     CloseCode.SLOW: "nothing was read for too long; the connection is dropped without a closing handshake",
     CloseCode.NO_PONG: "a heartbeat was not answered in time",
     CloseCode.RATE: "went on sending far over the rate",
-    CloseCode.BAD_TOKEN: "the token is not valid",
+    CloseCode.BAD_TOKEN: "reserved, not sent yet: the token is not valid",
     CloseCode.BAD_FRAME: "a frame that is not text",
-    CloseCode.FORBIDDEN: "not allowed",
+    CloseCode.FORBIDDEN: "reserved, not sent yet: not allowed",
     CloseCode.TOO_MANY_CONNECTIONS: "too many connections from this address",
 }
 ERROR_MEANINGS: Final[Mapping[ErrorCode, str]] = {
-    ErrorCode.UNAUTHORIZED: "who the client is was not said, or doesn't suffice",
+    ErrorCode.UNAUTHORIZED: "reserved, not sent yet: who the client is was not said, or doesn't suffice",
     ErrorCode.BAD_CHANNEL: "no such channel here; the text says which there are",
     ErrorCode.BAD_REQUEST: "not a message of this protocol; the text says what and where",
     ErrorCode.LIMIT: "more than one connection may have",
     ErrorCode.RATE: "too many messages; `retryAfterMs` says when to go on",
-    ErrorCode.TOKEN_EXPIRED: "the token expired; send `refresh`",
-    ErrorCode.UNRECOVERABLE: "what was asked for can't be had any more",
+    ErrorCode.TOKEN_EXPIRED: "reserved, not sent yet: the token expired; send `refresh`",
+    ErrorCode.UNRECOVERABLE: "reserved, not sent yet: what was asked for can't be had any more",
     ErrorCode.CHAIN_UNAVAILABLE: "the chain doesn't answer; try again after `retryAfterMs`",
     ErrorCode.LOAD_TIMEOUT: "the channel could not be read in time; try again after `retryAfterMs`",
 }
 # What a client's message is answered with; one that isn't here is not answered unless it fails.
 _REPLIES: Final[Mapping[str, tuple[str, ...]]] = {
     "subscribe": ("snapshot", "block", "subscribed", "error"),
-    "resync": ("snapshot", "error"),
+    "resync": ("snapshot", "subscribed", "error"),
     "unsubscribe": ("unsubscribed", "error"),
     "auth": ("error",),
     "refresh": ("error",),

@@ -29,7 +29,7 @@ class _Client(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True
 
 
 class Auth(_Client, tag="auth"):
-    """Says who the client is."""
+    """Reserved, answered with `bad_request`: says who the client is."""
 
     token: str
     id: ClientId | None = None
@@ -60,7 +60,7 @@ class Resync(_Client, tag="resync"):
 
 
 class Refresh(_Client, tag="refresh"):
-    """Replaces a token before it expires."""
+    """Reserved, answered with `bad_request`: replaces a token before it expires."""
 
     token: str
     id: ClientId | None = None

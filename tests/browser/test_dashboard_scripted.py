@@ -238,6 +238,17 @@ async def test_the_address_bar_says_which_chain_is_shown(page: Page) -> None:
     await expect(page.get_by_test_id("notice")).to_contain_text("on Arbitrum")
 
 
+async def test_from_a_chain_that_is_not_served_there_is_a_way(page: Page) -> None:
+    server = ScriptedServer(position(1))
+    await _open(page, server, f"?owner={OWNER}&chainId=1")
+    chain = page.locator("#chain")
+    await expect(chain.locator("option")).to_have_text(["Ethereum (not served)", "Local chain"])
+    await chain.select_option(str(CHAIN_ID))
+    await expect(_row(page, 1)).to_be_visible()
+    await expect(chain).to_be_hidden()
+    await expect(page.locator("#chain-name")).to_have_text("Local chain")
+
+
 async def test_the_count_beside_an_owner_is_that_of_now(page: Page) -> None:
     server = ScriptedServer(position(1), owners=[{"owner": OWNER, "positions": 7}])
     await _open(page, server)

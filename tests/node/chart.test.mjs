@@ -43,9 +43,15 @@ test("the nearest point to a place", () => {
   assert.deepEqual([0, 0.2, 0.3, 0.9, 1].map((share) => found.at(share).value), [1, 1, 2, 3, 3]);
 });
 
+test("no stripe says anything of a gap", () => {
+  const points = [1000, 1060, 1940, 2000].map((timestamp) => ({ timestamp, inRangeShare: "1" }));
+  const found = stripes(points, { from: 1000, until: 2000 }, 60);
+  assert.deepEqual(found.map(({ left, width }) => [Math.round(left), Math.round(width)]), [[0, 6], [88, 12]]);
+});
+
 test("stripes join neighbours and leave out what is unknown", () => {
   const points = line("1.00", "1.00", "1.00", "1.00", "1.00");
   points[3].inRangeShare = "0.01";
   points[4].inRangeShare = null;
-  assert.deepEqual(stripes(points, { from: 1000, until: 1240 }), [{ left: 0, width: 50, share: 100 }, { left: 50, width: 25, share: 0 }]);
+  assert.deepEqual(stripes(points, { from: 1000, until: 1240 }, 60), [{ left: 0, width: 50, share: 100 }, { left: 50, width: 25, share: 0 }]);
 });

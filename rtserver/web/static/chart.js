@@ -47,16 +47,22 @@ export function shape(points, name, resolution) {
   };
 }
 
-/** How much of the time a position was in range, as stripes: `{left, width, share}` in percent, neighbours joined. */
-export function stripes(points, { from, until }) {
+/**
+ * How much of the time a position was in range, as stripes: `{left, width, share}` in percent, neighbours joined. Of a gap
+ * nothing is known but its last step.
+ */
+export function stripes(points, { from, until }, resolution) {
+  const step = Math.max(1, resolution);
   const known = points.filter(({ timestamp, inRangeShare }) => timestamp >= from && timestamp <= until && inRangeShare !== null && inRangeShare !== undefined);
   const found = [];
   known.forEach(({ timestamp, inRangeShare }, index) => {
-    const start = index ? known[index - 1].timestamp : from;
+    const previous = index ? known[index - 1].timestamp : from;
+    const isGap = timestamp - previous > GAP * step;
+    const start = isGap ? timestamp - step : previous;
     const share = Math.round(Number(inRangeShare) * 4) * 25; // five shades are as many as anyone tells apart
     const width = ((timestamp - start) / Math.max(1, until - from)) * 100;
     const before = found.at(-1);
-    if (before?.share === share) before.width += width;
+    if (!isGap && before?.share === share) before.width += width;
     else found.push({ left: ((start - from) / Math.max(1, until - from)) * 100, width, share });
   });
   return found.filter(({ width }) => width > 0);

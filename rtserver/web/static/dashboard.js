@@ -90,15 +90,18 @@ client.onHead((head) => {
 function chainsKnown() {
   const { chains } = client;
   const select = $("chain");
-  if (chains.length > 1 && select.options.length !== chains.length) {
-    if (chainId === null) chainId = chains[0];
-    select.replaceChildren(...chains.map((id) => new Option(chainName(id), id, false, id === chainId)));
+  if (chains.length > 1 && chainId === null) chainId = chains[0];
+  // What the address asks for may be none of them: then there is a way from it to those that there are.
+  const isServed = chains.length === 0 || chainId === null || chains.includes(chainId);
+  const offered = isServed ? chains : [chainId, ...chains];
+  if (offered.length > 1 && select.options.length !== offered.length) {
+    select.replaceChildren(...offered.map((id) => new Option(chains.includes(id) ? chainName(id) : `${chainName(id)} (not served)`, id, false, id === chainId)));
     if (owner !== null && positions === null) watch();
   }
-  $("chain-label").hidden = chains.length < 2;
+  $("chain-label").hidden = offered.length < 2;
   const shown = shownChain();
   if (shown === null) return;
-  setText($("chain-name"), chains.length > 1 ? "" : chainName(shown));
+  setText($("chain-name"), offered.length > 1 ? "" : chainName(shown));
   if (headChain === shown) return;
   headChain = shown;
   unwatchHead();
@@ -164,7 +167,7 @@ function showEarned(told) {
 
 function refused(error) {
   const waits = ["rate", "chain_unavailable", "load_timeout", "unrecoverable"].includes(error.code);
-  if (positions === null) notice(waits ? "The server is not ready for this owner yet" : "The server refused this owner", `${error.message}${waits ? " — trying again." : ""}`);
+  if (positions === null) notice(waits ? "The server is not ready for this owner yet" : "The server refused this", `${error.message}${waits ? " — trying again." : ""}`);
 }
 
 function draw() {

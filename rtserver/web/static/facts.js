@@ -56,10 +56,11 @@ function made({ pnl, earnedAmountUSD }) {
     ["Withdrawn", pnl?.withdrawals?.usd, THEN],
     ["Collected", pnl?.collected?.usd, THEN],
     ["Worth if just held", pnl?.hodlUSD, `What was deposited and not withdrawn, ${NOW}`],
-    ["Impermanent loss", pnl?.impermanentLossUSD, `Against having held the tokens, ${NOW}`],
+    [cents(pnl?.impermanentLossUSD) > 0n ? "Gain against holding" : "Impermanent loss", pnl?.impermanentLossUSD, `Against having held the tokens, ${NOW}`],
     ["Net", pnl?.netUSD, `With ${(pnl?.netIncludes ?? []).join(", ")}; ${THEN}; without gas`],
   ];
   const rows = told.filter(([, text]) => text !== null && text !== undefined).map(([name, text, why]) => [name, money(text), why]);
+  if (pnl?.deposits && pnl.deposits.usd === null) rows.push(["Deposited, net", "not known", "What the tokens were worth then is told by no node and no source here"]);
   return rows.length ? ["Since it was opened", rows] : null;
 }
 

@@ -265,7 +265,7 @@ export class Panel {
     setText(from, clock(found.from, found.until - found.from));
     setText(until, clock(found.until, found.until - found.from));
     strip.replaceChildren(
-      ...stripes(points, found).map(({ left, width, share }) => {
+      ...stripes(points, found, resolution).map(({ left, width, share }) => {
         const stripe = document.createElement("i");
         stripe.style.left = `${left}%`;
         stripe.style.width = `${width}%`;
@@ -287,8 +287,9 @@ export class Panel {
     const name = metric.value;
     if (share === null) {
       const [first, last] = [found.at(0).value, found.last.value];
-      const change = first ? ((last - first) / first) * 100 : 0;
-      setText(said, `${this.#said(found.last.point[name])} ${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}%`);
+      // Of nothing there is no share.
+      const change = first ? (((last - first) / first) * 100).toFixed(2).replace("-0.00", "0.00") : null;
+      setText(said, `${this.#said(found.last.point[name])}${change === null ? "" : ` ${change < 0 ? "−" : "+"}${change.replace("-", "")}%`}`);
     } else {
       const place = found.at(Math.min(1, Math.max(0, share)));
       at.style.left = `${place.x / 10}%`;

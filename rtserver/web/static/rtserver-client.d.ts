@@ -55,10 +55,10 @@ export interface Position {
   /** Exactly what `collect` would pay. */
   collectable0: bigint | null;
   collectable1: bigint | null;
-  /** Prices are decimal strings: token1 per token0. */
-  priceLower: string;
-  price: string;
-  priceUpper: string;
+  /** Prices are decimal strings: token1 per token0; null where a token tells no decimals. */
+  priceLower: string | null;
+  price: string | null;
+  priceUpper: string | null;
   /** The pool's price is away from what its tokens cost elsewhere; null while that is unknown. */
   priceDeviation?: boolean | null;
   /** Two decimals, or null where something of a token is there that has no price. */

@@ -712,7 +712,7 @@ export function watchPositions({ owner, chainId, client, onError, ...options }, 
     const chain = chainId ?? (own.chains.length === 1 ? own.chains[0] : undefined);
     if (chain !== undefined) {
       stopWaiting?.();
-      stopWatching = own.watch(`owner:${chain}:${owner.toLowerCase()}`, listener, { onError });
+      stopWatching = own.watch(`owner:${chain}:${owner}`, listener, { onError });
     } else if (own.chains.length > 1) {
       stopWaiting?.();
       stopWatching = () => {};
