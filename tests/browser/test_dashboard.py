@@ -76,3 +76,12 @@ async def test_a_cut_connection_heals_by_itself(page: Page, server_url: str) -> 
 async def test_an_owner_without_positions(page: Page, server_url: str) -> None:
     await page.goto(f"{server_url}/?owner=0x{'0e' * 20}")
     await expect(page.get_by_test_id("notice")).to_contain_text("No positions yet")
+
+
+async def test_a_typing_error_in_an_address_is_found(page: Page, server_url: str) -> None:
+    """By the case of its letters, which is a checksum."""
+    owner = await _busiest_owner(page, server_url)
+    at = next(index for index, digit in enumerate(owner) if index > 1 and digit.isalpha())
+    await page.goto(f"{server_url}/?owner={owner[:at]}{owner[at].swapcase()}{owner[at + 1 :]}")
+    await expect(page.get_by_test_id("notice")).to_contain_text("has a wrong EIP-55 checksum")
+    await expect(page.get_by_test_id("position-row")).to_have_count(0)
