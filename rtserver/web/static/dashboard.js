@@ -154,7 +154,11 @@ function watch() {
     pending.live ||= !isFirst && change.cause === "change";
     pending.block = change.block ?? pending.block;
     pending.frame ??= requestAnimationFrame(draw);
-    if (isFirst) earnedWatch = watchEarned(owner, shownChain(), showEarned);
+    if (!isFirst) return;
+    earnedWatch = watchEarned(owner, shownChain(), showEarned);
+    // Only now: what the server refuses is nobody to come back to.
+    rememberOwner(owner);
+    offer();
   });
 }
 
@@ -277,7 +281,7 @@ function notice(title, text) {
 
 // ---------------------------------------------------------------- choosing an owner
 
-function choose(text, { remember = true, push = true } = {}) {
+function choose(text, { push = true } = {}) {
   const { owner: parsed, problem } = parseOwner(text);
   const input = $("owner");
   setText($("owner-problem"), problem ?? "");
@@ -287,7 +291,6 @@ function choose(text, { remember = true, push = true } = {}) {
   if (owner?.toLowerCase() === parsed.toLowerCase() && !$("positions").hidden) return true;
   owner = parsed;
   document.title = `${shortAddress(owner)} · rtserver`;
-  if (remember) rememberOwner(owner);
   if (push) tellAddress();
   watch();
   offer();
