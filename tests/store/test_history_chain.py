@@ -89,8 +89,11 @@ async def assert_true(lab: Lab, place: Place, line: Line) -> int:
         number, _, at, shown = known[row.hash]
         view = shown[row.token_id]
         assert (row.block, row.at) == (number, at)
-        # Of a block that was told twice it may be the first: fees are known once the position's past has been read.
+        # Fees are known once the position's past has been read: of a block that was told twice it may be the first, or
+        # what was known before its owner was told anything.
         told = [one[row.token_id] for one in line.told[row.hash] if row.token_id in one]
+        if row.token_id not in before:
+            told.append({**view, "fees0": None, "fees1": None})
         assert [getattr(row, name) for name in SHOWN] in [[one[name] for name in SHOWN] for one in told], row.token_id
         assert (row.is_active, row.liquidity) == (view["isActive"], view["liquidity"])
         cents = None if view["valueUSD"] is None else view["valueUSD"].replace(".", "").lstrip("0") or "0"
