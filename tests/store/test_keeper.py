@@ -111,6 +111,16 @@ async def scene(every_s: float = 0.0) -> AsyncIterator[Scene]:
         await asyncio.wait({task})
 
 
+@asynccontextmanager
+async def one_too_early() -> AsyncIterator[Scene]:
+    """A block that is kept, and one that comes before the next checkpoint is due."""
+    async with scene(every_s=0.05) as stage:
+        stage.block(x=1)
+        await stage.until(lambda: len(stage.disk.writes) == 1)
+        stage.block(x=2)
+        yield stage
+
+
 async def test_only_changes_are_written() -> None:
     async with scene() as stage:
         stage.core.channels = ("a", "b")
@@ -167,20 +177,14 @@ async def test_a_chain_that_is_someone_else_s_is_kept_no_more() -> None:
 
 async def test_a_quiet_chain_is_kept_when_the_time_has_come() -> None:
     """What was published too early, with nothing after it, is not left out."""
-    async with scene(every_s=0.05) as stage:
-        stage.block(x=1)
-        await stage.until(lambda: len(stage.disk.writes) == 1)
-        stage.block(x=2)
+    async with one_too_early() as stage:
         assert len(stage.disk.writes) == 1
         await stage.until(lambda: len(stage.disk.writes) == 2)
         assert stage.disk.held == stage.truth
 
 
 async def test_nothing_is_taken_between_two_blocks_halves() -> None:
-    async with scene(every_s=0.05) as stage:
-        stage.block(x=1)
-        await stage.until(lambda: len(stage.disk.writes) == 1)
-        stage.block(x=2)
+    async with one_too_early() as stage:
         stage.is_at_rest = False
         stage.book.facts["half"] = 1
         await asyncio.sleep(0.15)
@@ -241,10 +245,7 @@ async def test_who_slept_through_a_turn_keeps_on_in_the_next() -> None:
 
 async def test_nothing_is_written_after_the_last_checkpoint() -> None:
     """It would take the streams away that clients resume by."""
-    async with scene(every_s=0.05) as stage:
-        stage.block(x=1)
-        await stage.until(lambda: len(stage.disk.writes) == 1)
-        stage.block(x=2)
+    async with one_too_early() as stage:
         await stage.keeper.finish(stage.window[-1], {"head:1": STREAM})
         await asyncio.sleep(0.15)
         assert [dict(write.streams) for write in stage.disk.writes] == [{}, {"head:1": STREAM}]

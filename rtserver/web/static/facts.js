@@ -60,7 +60,7 @@ function made({ pnl, earnedAmountUSD }) {
     ["Net", pnl?.netUSD, `With ${(pnl?.netIncludes ?? []).join(", ")}; ${THEN}; without gas`],
   ];
   const rows = told.filter(([, text]) => text !== null && text !== undefined).map(([name, text, why]) => [name, money(text), why]);
-  if (pnl?.deposits && pnl.deposits.usd === null) rows.push(["Deposited, net", "not known", "What the tokens were worth then is told by no node and no source here"]);
+  if (pnl?.deposits && pnl.deposits.usd === null) rows.push(["Deposited, net", "not known", "What the tokens were worth then is not known, or not yet"]);
   return rows.length ? ["Since it was opened", rows] : null;
 }
 

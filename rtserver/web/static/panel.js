@@ -288,7 +288,7 @@ export class Panel {
     if (share === null) {
       const [first, last] = [found.at(0).value, found.last.value];
       // Of nothing there is no share.
-      const change = first ? (((last - first) / first) * 100).toFixed(2).replace("-0.00", "0.00") : null;
+      const change = first ? (((last - first) / first) * 100).toFixed(2) : null;
       setText(said, `${this.#said(found.last.point[name])}${change === null ? "" : ` ${change < 0 ? "−" : "+"}${change.replace("-", "")}%`}`);
     } else {
       const place = found.at(Math.min(1, Math.max(0, share)));
